@@ -1,0 +1,1 @@
+"""What installs firmware: one contract, one installer a file."""

@@ -1,0 +1,1 @@
+"""The server: merges device documents, steers deployments and turns them into outcomes."""

@@ -1,0 +1,129 @@
+"""The manifest of a release: what it is made of, whom it fits, how it is installed and judged.
+
+Owns its fields, their bounds and its canonical bytes, whose SHA-256 is the release's identity.
+Never opens a file: the hub builds manifests, the device obeys them.
+"""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+MANIFEST_BYTES_MAX: Final = 256 * 1024
+"""Longest manifest a device reads."""
+
+ARTIFACT_BYTES_MAX: Final = 8 * 1024**3
+
+COMPONENT_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+VERSION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,62}$"
+DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
+
+Argument = Annotated[str, Field(min_length=1, max_length=1000)]
+Command = Annotated[tuple[Argument, ...], Field(min_length=1, max_length=50)]
+
+
+class BadManifest(ValueError):
+    """The text is no manifest. Who wrote it is to blame; nothing was installed or published."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Artifact(_Part):
+    """One immutable file of the release."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    sha256: Annotated[str, Field(pattern=DIGEST_PATTERN)]
+    length_bytes: Annotated[int, Field(ge=0, le=ARTIFACT_BYTES_MAX)]
+
+
+class Health(_Part):
+    """How a release proves itself on the device: the command must exit with 0."""
+
+    command: Command
+    """Run in the release's folder. `{python}` stands for the interpreter that runs the agent."""
+    deadline_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """How long after activation it may take until the check passes."""
+    pause_s: Annotated[float, Field(ge=0.05, le=60)] = 1.0
+    """Wait between two tries within the deadline."""
+
+
+class Manifest(_Part):
+    """What an operator releases. Fields without default must be given."""
+
+    format: Annotated[int, Field(ge=1, le=1)] = 1
+    component: Annotated[str, Field(pattern=COMPONENT_PATTERN)]
+    """What is released: a name that stays the same from version to version."""
+    version: Annotated[str, Field(pattern=VERSION_PATTERN)]
+    compatible: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=63)], ...], Field(max_length=50)
+    ] = ()
+    """Device classes it fits; empty means every class."""
+    installer: Annotated[str, Field(pattern=COMPONENT_PATTERN)] = "directory"
+    """Which installer of the device takes it."""
+    parameters: Annotated[
+        dict[Annotated[str, Field(max_length=63)], str | int | float | bool], Field(max_length=50)
+    ] = {}
+    """Passed to the installer as they are."""
+    artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1, max_length=100)]
+    restart: Command | None = None
+    """Run in the release's folder after it was switched to, and in the old one after a return."""
+    restart_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """How long `restart` may take."""
+    health: Health
+    notes: Annotated[str, Field(max_length=2000)] = ""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [artifact.name for artifact in self.artifacts]
+        if len(set(names)) != len(names):
+            raise ValueError("two artifacts have the same name")
+        return self
+
+    def canonical(self) -> bytes:
+        """Return the one byte form of this manifest."""
+        fields = self.model_dump(mode="json")
+        return json.dumps(
+            fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the canonical bytes: the identity of the release."""
+        return hashlib.sha256(self.canonical()).digest()
+
+
+def parse_manifest(text: bytes, *, digest: bytes | None = None) -> Manifest:
+    """Return the manifest in `text`, which must have `digest` if one is given.
+
+    Raises:
+        BadManifest: It is too long, has another digest, or a field is wrong; says which.
+    """
+    if len(text) > MANIFEST_BYTES_MAX:
+        raise BadManifest(f"the manifest has {len(text)} bytes, at most {MANIFEST_BYTES_MAX}")
+    if digest is not None and hashlib.sha256(text).digest() != digest:
+        raise BadManifest("the manifest is not the one that was deployed: its digest differs")
+    try:
+        fields: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadManifest(f"the manifest is not JSON: {error}") from None
+    return manifest_from(fields)
+
+
+def manifest_from(fields: object) -> Manifest:
+    """Return the manifest with these `fields`.
+
+    Raises:
+        BadManifest: A field is missing, unknown or out of bounds; one line per fault.
+    """
+    try:
+        return Manifest.model_validate(fields)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(str(step) for step in fault['loc']) or 'manifest'}: "
+            f"{re.sub(r'^Value error, ', '', fault['msg'])}"
+            for fault in error.errors(include_url=False)[:10]
+        ]
+        raise BadManifest("; ".join(faults)) from None

@@ -1,0 +1,213 @@
+"""The values inside documents: typed, validated, positional on the wire.
+
+Owns one class per key prefix of `sync.documents` and the way to and from bytes.
+A record read from a replica is hostile until it passed through here.
+Fields are positional and are never reordered, retyped or removed; new ones are appended with a
+default, and a reader ignores what it does not know yet.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from sync import documents
+
+VALUE_BYTES_MAX = 4096
+"""Longest record. A setting has up to 2,000 bytes of value, a deployment about 300 in all."""
+
+Text = Annotated[str, Meta(max_length=200)]
+Token = Annotated[str, Meta(max_length=100)]
+BootId = Annotated[bytes, Meta(min_length=6, max_length=6)]
+Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Milliseconds = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Clock = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Value = Annotated[str, Meta(max_length=2000)]
+"""A setting's value: JSON text, so that every type an application uses survives unchanged."""
+
+
+class BadRecord(ValueError):
+    """A stored or received value is not what its key promises.
+
+    Its writer is to blame; the document that holds it is unchanged, and every other value in it can
+    still be read.
+    """
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=False):
+    """Base of every value in a document."""
+
+
+class Ack(Record, frozen=True, array_like=True):
+    """`a/<deployment>/<stage>`: the device reached a stage. Written once, never changed."""
+
+    boot: BootId
+    """First six bytes of the kernel's boot id."""
+    boottime_ms: Milliseconds
+    """CLOCK_BOOTTIME when the stage was reached: counts in suspend, starts at zero each boot."""
+    wall_ms: Annotated[int, Meta(ge=-(2**53), le=2**53 - 1)]
+    """UTC milliseconds by the device's own clock; a hint only."""
+    sync: Annotated[int, Meta(ge=0, le=2)]
+    """0 unknown, 1 not synchronised, 2 synchronised."""
+    reason: Token = ""
+    """Code from `sync.stages.Reason`; empty when there is nothing to explain."""
+    detail: Text = ""
+    """One line for a person."""
+
+
+class Running(Record, frozen=True, array_like=True):
+    """`v/<component>`: what runs now, as observed by a start that then was or was not healthy."""
+
+    version: Token
+    release: Digest
+    """SHA-256 of the release's manifest; all zero when nothing was ever installed by the agent."""
+    boot: BootId
+    boottime_ms: Milliseconds
+    healthy: bool
+    """Whether the health check passed in this boot or start. Only then it counts as running."""
+    deployment: Token = ""
+    reason: Token = ""
+
+
+class Fact(Record, frozen=True, array_like=True):
+    """`s/<name>`: something that is so on the device: its class, labels, groups, agent version."""
+
+    value: Value
+
+
+class Local(Record, frozen=True, array_like=True):
+    """`c/<key>`: what an application on the device set. None means that it took its value back."""
+
+    clock: Clock
+    """Hybrid logical clock of the write (`sync.hlc`)."""
+    value: Value | None
+    saw: Clock = 0
+    """Clock of the operator's value that the device held when this was written; 0 for none."""
+    writer: Token = ""
+
+
+class Desired(Record, frozen=True, array_like=True):
+    """`d/<key>`: what an operator wants. None means that the wish was taken back."""
+
+    clock: Clock
+    value: Value | None
+    saw: Clock = 0
+    """Clock of the device's own value that the hub held when this was written; 0 for none."""
+    policy: Annotated[str, Meta(max_length=16)] = "latest"
+    """`latest`, `operator` or `local`: who prevails when both sides have set a value."""
+    writer: Token = ""
+
+
+class Conflict(Record, frozen=True, array_like=True):
+    """`x/<key>`: both sides set a value, neither knowing of the other's.
+
+    Stays until one of them writes again knowing both.
+    """
+
+    clock: Clock
+    local: Value | None
+    desired: Value | None
+    effective: Value | None
+    winner: Annotated[str, Meta(max_length=16)]
+    """`local` or `desired`; empty once settled."""
+    local_clock: Clock = 0
+    desired_clock: Clock = 0
+
+
+class Deployment(Record, frozen=True, array_like=True):
+    """`r/<deployment>`: the hub asks for one release. In a group document `where` says of whom."""
+
+    order: Clock
+    """Hybrid logical clock of the request: of all that apply to a device the latest counts."""
+    component: Token
+    version: Token
+    manifest: Digest
+    manifest_bytes: Annotated[int, Meta(ge=1, le=2**20)]
+    where: Annotated[str, Meta(max_length=500)] = ""
+    """Selector over the device's labels, `site=s7,class=pump`; empty means every device."""
+    cancelled: bool = False
+    expires_ms: Milliseconds = 0
+    """Hub UTC milliseconds after which it must not be started any more; 0 for never."""
+
+
+KINDS: Mapping[str, type[Record]] = {
+    documents.ACK: Ack,
+    documents.VERSION: Running,
+    documents.FACT: Fact,
+    documents.LOCAL: Local,
+    documents.CONFLICT: Conflict,
+    documents.DEPLOYMENT: Deployment,
+    documents.DESIRED: Desired,
+}
+
+ALLOWED_PREFIXES: Mapping[documents.Kind, frozenset[str]] = {
+    documents.Kind.DEVICE: frozenset(
+        {
+            documents.ACK,
+            documents.VERSION,
+            documents.FACT,
+            documents.LOCAL,
+            documents.CONFLICT,
+        }
+    ),
+    documents.Kind.TELEMETRY: frozenset(),
+    documents.Kind.DESIRED: frozenset({documents.DEPLOYMENT, documents.DESIRED}),
+    documents.Kind.GROUP: frozenset({documents.DEPLOYMENT, documents.DESIRED}),
+}
+"""Which records each kind of document may hold."""
+
+_DECODERS = {prefix: msgspec.msgpack.Decoder(kind) for prefix, kind in KINDS.items()}
+_ENCODER = msgspec.msgpack.Encoder()
+
+R = TypeVar("R", bound=Record)
+
+
+def encode(record: Record) -> bytes:
+    """Return the bytes of `record` as they are stored in a document."""
+    return _ENCODER.encode(record)
+
+
+def decode(key: str, value: bytes) -> Record:
+    """Return the record stored under `key`.
+
+    Raises:
+        BadRecord: Unknown prefix, too long, or a field of the wrong type or range.
+    """
+    decoder = _DECODERS.get(key[:2])
+    if decoder is None:
+        raise BadRecord(f"no record is known for key {key[:32]!r}")
+    if len(value) > VALUE_BYTES_MAX:
+        raise BadRecord(f"{key[:64]}: {len(value)} bytes, at most {VALUE_BYTES_MAX} allowed")
+    try:
+        record: Record = decoder.decode(value)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BadRecord(f"{key[:64]}: {str(error)[:200]}") from None
+    return record
+
+
+def decode_as(kind: type[R], key: str, value: bytes) -> R:
+    """Return the record stored under `key`, which must be a `kind`.
+
+    Raises:
+        BadRecord: It is something else, or `decode` refuses it.
+    """
+    record = decode(key, value)
+    if not isinstance(record, kind):
+        raise BadRecord(f"{key[:64]} holds a {type(record).__name__}, not a {kind.__name__}")
+    return record
+
+
+def select(kind: type[R], prefix: str, values: Mapping[str, bytes]) -> dict[str, R]:
+    """Return the readable records of one prefix, by the rest of their key.
+
+    Unreadable ones are left out, so one bad value cannot hide the others.
+    """
+    found: dict[str, R] = {}
+    for key, value in values.items():
+        if key.startswith(prefix):
+            try:
+                found[key[len(prefix) :]] = decode_as(kind, key, value)
+            except BadRecord:
+                continue
+    return found

@@ -1,0 +1,248 @@
+"""One replica of one document, and the only module that knows the CRDT engine.
+
+Owns loading, applying, diffs, values, rolls and the translation of every engine failure, panics
+included, into `Refused`. Never decides who may write (`sync.gate`) or what to send
+(`sync.session`), and never keeps a subscription open: a document with a live observer leaks.
+
+Engine facts this rests on (pycrdt 0.14.13, yrs 0.28): `get_update` leaves pending structs out;
+state vector bytes come in hash order; integers come back as floats, so values are bytes; a
+transaction cannot be rolled back, so values are checked before it opens; a panic is a
+`BaseException` and leaves the document unusable.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pycrdt
+
+from sync.documents import KEY_BYTES_MAX
+from sync.gate import GENERATION, ROOT, Admission, Refusal, Refused
+from sync.records import VALUE_BYTES_MAX
+from sync.vector import Vector, covers, decode_vector, encode_vector
+
+DOCUMENT_BYTES_MAX = 96 * 1024
+"""A follower keeps no larger replica. Writers reset the epoch at a third of it."""
+
+DIGEST_BYTES = 8
+
+Absorbed = tuple[tuple[int, Vector], ...]
+"""Earlier epochs that the writer had seen, each with how much of it, newest last."""
+
+ABSORBED_MAX = 8
+"""Epochs remembered in `Absorbed`; a follower further behind is fetched from first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a replica durably has of a document; the same value on disk, in memory, in a backup."""
+
+    epoch: int
+    state: bytes
+    vector: Vector
+    absorbed: Absorbed = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The result of merging an update into a holding."""
+
+    holding: Holding
+    changed: Mapping[str, bytes | None]
+    """Keys whose value differs from before, with the new value; None where it is gone."""
+
+
+class Replica:
+    """A document in memory. The writer of a document keeps one; followers make one per message."""
+
+    def __init__(self, *, client_id: int, state: bytes = b"") -> None:
+        """Load `state` (empty for a new document) to write as `client_id`.
+
+        Raises:
+            Refused: `state` cannot be read by the engine.
+        """
+        self._doc: pycrdt.Doc[pycrdt.Map[object]] = pycrdt.Doc(client_id=client_id)
+        if state:
+            with _engine():
+                self._doc.apply_update(state)
+        self._root: pycrdt.Map[object] = self._doc.get(ROOT, type=pycrdt.Map)
+
+    def state(self) -> bytes:
+        """Return everything as one update."""
+        with _engine():
+            return self._doc.get_update()
+
+    def diff(self, since: Vector) -> bytes:
+        """Return everything that a replica with vector `since` lacks, as one update."""
+        with _engine():
+            return self._doc.get_update(encode_vector(since))
+
+    def vector(self) -> dict[int, int]:
+        """Return what this replica has seen."""
+        with _engine():
+            return decode_vector(self._doc.get_state())
+
+    def apply(self, update: bytes) -> None:
+        """Merge an update that the gate has admitted.
+
+        Raises:
+            Refused: The engine failed; drop this object, it may be unusable.
+        """
+        with _engine():
+            self._doc.apply_update(update)
+
+    def values(self) -> dict[str, bytes]:
+        """Return the live values. Entries that are not bytes are left out, whoever wrote them."""
+        with _engine():
+            generation = self._root.get(GENERATION)
+            if not isinstance(generation, pycrdt.Map):
+                return {}
+            return {
+                key: bytes(value)
+                for key in generation.keys()  # noqa: SIM118 - the engine's map is no mapping
+                if isinstance(value := generation[key], (bytes, bytearray))
+            }
+
+    def value(self, key: str) -> bytes | None:
+        """Return one live value, or None."""
+        with _engine():
+            generation = self._root.get(GENERATION)
+            if not isinstance(generation, pycrdt.Map):
+                return None
+            found = generation.get(key)
+            return bytes(found) if isinstance(found, (bytes, bytearray)) else None
+
+    def write(self, entries: Mapping[str, bytes]) -> None:
+        """Set `entries` in one transaction.
+
+        Raises:
+            ValueError: A key or value is out of bounds; the caller is to blame, nothing was written.
+        """
+        _check(entries)
+        with _engine(), self._doc.transaction():
+            generation = self._root.get(GENERATION)
+            if isinstance(generation, pycrdt.Map):
+                for key, value in entries.items():
+                    generation[key] = value
+            else:
+                self._root[GENERATION] = pycrdt.Map(dict(entries))
+
+    def roll(self, values: Mapping[str, bytes]) -> None:
+        """Start a new generation that holds exactly `values`; the old one becomes collectable.
+
+        Raises:
+            ValueError: A key or value is out of bounds; the caller is to blame, nothing was written.
+        """
+        _check(values)
+        with _engine(), self._doc.transaction():
+            self._root[GENERATION] = pycrdt.Map(dict(values))
+
+
+def _check(entries: Mapping[str, bytes]) -> None:
+    for key, value in entries.items():
+        if not 0 < len(key.encode()) <= KEY_BYTES_MAX:
+            raise ValueError(f"key {key[:40]!r} must have 1 to {KEY_BYTES_MAX} bytes")
+        if len(value) > VALUE_BYTES_MAX:
+            raise ValueError(f"value of {key!r} must be bytes, at most {VALUE_BYTES_MAX}")
+
+
+def fresh(values: Mapping[str, bytes], *, client_id: int) -> Replica:
+    """Return a new document that holds `values`, written by `client_id`."""
+    replica = Replica(client_id=client_id)
+    replica.roll(values)
+    return replica
+
+
+def values_of(holding: Holding | None) -> dict[str, bytes]:
+    """Return the live values of a holding; none for None."""
+    if holding is None or not holding.state:
+        return {}
+    return Replica(client_id=1, state=holding.state).values()
+
+
+def diff_of(holding: Holding, since: Vector) -> bytes:
+    """Return what a replica with vector `since` lacks of `holding`, without loading it twice."""
+    return Replica(client_id=1, state=holding.state).diff(since)
+
+
+def digest_of(values: Mapping[str, bytes]) -> bytes:
+    """Return a short fingerprint of live values, equal exactly when (barring chance) they are."""
+    digest = hashlib.blake2s(digest_size=DIGEST_BYTES)
+    for key in sorted(values):
+        for part in (key.encode(), values[key]):
+            digest.update(len(part).to_bytes(4, "big"))
+            digest.update(part)
+    return digest.digest()
+
+
+def merge(holding: Holding, update: bytes, admission: Admission) -> Applied:
+    """Return `holding` with an admitted `update` merged in; `holding` itself stays as it is.
+
+    Raises:
+        Refused: The engine failed, or did not end where the gate said it would.
+    """
+    scratch = Replica(client_id=1, state=holding.state)
+    before = scratch.values() if admission.overwrites else None
+    scratch.apply(update)
+    vector = scratch.vector()
+    if vector != admission.forecast:
+        raise Refused(Refusal.FORECAST, "the engine ended at another state than the gate foresaw")
+    state = scratch.state()
+    if len(state) > DOCUMENT_BYTES_MAX:
+        raise Refused(Refusal.TOO_LARGE, f"the document would have {len(state)} bytes")
+    changed = _changes(scratch, admission, before)
+    return Applied(Holding(holding.epoch, state, vector, holding.absorbed), changed)
+
+
+def adopt(
+    held: Holding | None, epoch: int, update: bytes, admission: Admission, absorbed: Absorbed
+) -> Applied:
+    """Return the holding that an admitted full state makes, in place of `held`.
+
+    Raises:
+        Refused: The engine failed, or did not end where the gate said it would.
+    """
+    applied = merge(Holding(epoch, b"", {}, absorbed), update, admission)
+    before = values_of(held)
+    changed: dict[str, bytes | None] = {
+        key: value for key, value in applied.changed.items() if before.get(key) != value
+    }
+    changed.update(dict.fromkeys(before.keys() - applied.changed.keys()))
+    return Applied(applied.holding, changed)
+
+
+def _changes(
+    scratch: Replica, admission: Admission, before: Mapping[str, bytes] | None
+) -> dict[str, bytes | None]:
+    if before is None:  # only new keys: reading those alone is six times cheaper than all
+        return {key: scratch.value(key) for key in admission.fresh_keys}
+    after = scratch.values()
+    changed: dict[str, bytes | None] = {
+        key: value for key, value in after.items() if before.get(key) != value
+    }
+    changed.update(dict.fromkeys(before.keys() - after.keys()))
+    return changed
+
+
+def absorbed_with(absorbed: Absorbed, *more: tuple[int, Vector]) -> Absorbed:
+    """Return `absorbed` with `more`, newest last and bounded."""
+    return (*absorbed, *more)[-ABSORBED_MAX:]
+
+
+def is_absorbed(absorbed: Iterable[tuple[int, Vector]], epoch: int, vector: Vector) -> bool:
+    """Tell whether a replica at (`epoch`, `vector`) holds nothing that the writer had not seen."""
+    return not vector or any(known == epoch and covers(seen, vector) for known, seen in absorbed)
+
+
+@contextmanager
+def _engine() -> Iterator[None]:
+    """Turn every failure of the engine into `Refused`, its panics included."""
+    try:
+        yield
+    except (Refused, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:  # the engine's panics derive from nothing narrower
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise Refused(Refusal.ENGINE, f"{type(error).__name__}: {str(error)[:120]}") from None
+        raise

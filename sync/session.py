@@ -1,0 +1,345 @@
+"""One side's conversation with one peer: what to send next, and when to send it again.
+
+Owns the plan of a conversation; device and hub run the same class. Never stores, sends or reads a
+clock: holdings and `now_mono` are arguments, and a `Step` says what must be durable (`store`)
+before what may go out (`send`).
+
+Rule: everything is answered by a statement of what is durably held (`Have`), and the next thing
+sent is always computed from the last such statement. Loss, duplication and reordering of messages
+can therefore delay a conversation, never mislead it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+
+from sync.documents import DocumentName, Side
+from sync.follower import Followed, follow, have
+from sync.gate import Gap, Refusal, Refused, admit
+from sync.messages import (
+    BadFrame,
+    Diff,
+    Fetch,
+    Full,
+    Have,
+    Message,
+    Open,
+    Refuse,
+    Whole,
+    document_of,
+    name_on_line,
+    vector_of,
+)
+from sync.replica import Holding, diff_of, digest_of, is_absorbed, values_of
+from sync.vector import Vector, covers, encode_vector, tag_of
+
+
+class Role(StrEnum):
+    """What this side is to a document."""
+
+    AUTHOR = "author"
+    FOLLOWER = "follower"
+    CARRIER = "carrier"
+    """Holds a document that neither side of the line writes, and passes it on: a hub to a hub."""
+
+
+class Move(StrEnum):
+    """What an author should do next for one follower."""
+
+    REST = "rest"
+    OPEN = "open"
+    DIFF = "diff"
+    FULL = "full"
+    FETCH = "fetch"
+    RESET = "reset"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What the follower last said it holds of one document."""
+
+    epoch: int
+    vector: Vector
+    digest: bytes = b""
+
+
+def next_move(document: DocumentName, own: Holding, peer: Peer | None, role: Role) -> Move:
+    """Decide what a follower at `peer` needs, given what we hold.
+
+    Pure; `Move.REST` means that it holds exactly what we do.
+    """
+    if peer is None:
+        return Move.OPEN
+    if peer.epoch == own.epoch and covers(own.vector, peer.vector):
+        return Move.REST if covers(peer.vector, own.vector) else Move.DIFF
+    if peer.epoch < own.epoch and (
+        document.writer is Side.HUB or is_absorbed(own.absorbed, peer.epoch, peer.vector)
+    ):
+        return Move.FULL
+    # The follower holds writes that we lack: a disk was rolled back, a card cloned, a backup
+    # restored. A device takes them in; a hub is the authority and starts anew; others stay out.
+    if role is Role.CARRIER:
+        return Move.WAIT
+    return Move.RESET if document.writer is Side.HUB else Move.FETCH
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How long to wait for an answer before saying it again. Seconds."""
+
+    first_s: float = 5.0
+    longest_s: float = 300.0
+
+    def delay_s(self, attempt: int, random: Random) -> float:
+        """Return the wait after try number `attempt` (from 0), with jitter over its upper half."""
+        ceiling = min(self.longest_s, self.first_s * 2.0 ** min(attempt, 16))
+        return ceiling * random.uniform(0.5, 1.0)
+
+
+SILENT_TRIES_MAX = 2
+"""After so many unanswered tries ask what the peer has, before sending more bytes into silence."""
+
+REFUSED_PAUSE_S = 600.0
+"""After a refused epoch was replaced and the new one refused as well, wait this long."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """One document we send to the peer."""
+
+    role: Role
+    peer: Peer | None = None
+    asked: Move = Move.REST
+    """What was sent last."""
+    attempt: int = 0
+    due_mono: float | None = None
+    """When to send again; None while no answer is outstanding."""
+    drifted: bool = False
+    """Equal vectors but different content: an id was used twice."""
+    refused_mono: float | None = None
+
+
+@dataclass(slots=True)
+class Step:
+    """What one event led to. Make `store` durable, then send `send`; the rest asks the author."""
+
+    store: dict[DocumentName, Followed] = field(default_factory=dict)
+    send: list[Message] = field(default_factory=list)
+    rebase: dict[DocumentName, Holding] = field(default_factory=dict)
+    """Follower's holding that our author must take in (`Author.rebase`) before `changed`."""
+    reset: dict[DocumentName, int] = field(default_factory=dict)
+    """Documents that must start an epoch above this number before `changed`."""
+    heard: dict[DocumentName, Peer] = field(default_factory=dict)
+    """What the peer said it holds: the receipts."""
+    offence: Refused | BadFrame | None = None
+    """What the peer did wrong, to be counted against it."""
+
+
+Shelf = Callable[[DocumentName], Holding | None]
+"""Gives what is durably held of a document."""
+
+
+class Session:
+    """The conversation with one peer. `device` is the device on the line, whichever side we are."""
+
+    def __init__(
+        self,
+        device: str,
+        *,
+        sends: Mapping[DocumentName, Role],
+        follows: Iterable[DocumentName] = (),
+        retry: Retry = Retry(),
+        random: Random | None = None,
+    ) -> None:
+        """Prepare to send the documents in `sends` and to follow those in `follows`."""
+        self.device = device
+        self._lines = {document: _Line(role) for document, role in sends.items()}
+        self._follows = set(follows)
+        self._retry = retry
+        self._is_open = False
+        self._random = random if random is not None else Random()  # noqa: S311 - jitter only
+
+    def opened(self, shelf: Shelf, now_mono: float) -> Step:
+        """Begin anew after a connection was made: nothing that was in flight counts."""
+        step = Step()
+        self._is_open = True
+        for document, line in self._lines.items():
+            line.peer, line.attempt, line.due_mono = None, 0, None
+            self._move(document, line, shelf, now_mono, step)
+        for document in sorted(self._follows):
+            step.send.append(have(document, shelf(document), self.device))
+        return step
+
+    def closed(self) -> None:
+        """The connection is gone: nothing is due until `opened`."""
+        self._is_open = False
+        for line in self._lines.values():
+            line.peer, line.due_mono = None, None
+
+    def changed(self, document: DocumentName, shelf: Shelf, now_mono: float) -> Step:
+        """Our copy of `document` has durably changed: say so, unless an answer is outstanding.
+
+        While one is, its arrival triggers the next, larger diff: writes made meanwhile share it.
+        """
+        step = Step()
+        line = self._lines.get(document)
+        if line is not None and self._is_open and line.due_mono is None:
+            line.attempt = 0
+            self._move(document, line, shelf, now_mono, step)
+        return step
+
+    def receive(self, message: Message, shelf: Shelf, now_mono: float) -> Step:
+        """Take one message from the peer. Nothing in it makes this raise."""
+        step = Step()
+        try:
+            document = document_of(message, self.device)
+            match message:
+                case Open() | Diff() | Full() | Fetch():
+                    self._followed(document, message, shelf, step)
+                case Have() | Whole() | Refuse():
+                    self._answered(document, message, shelf, now_mono, step)
+        except (BadFrame, Refused) as error:
+            step.offence = error
+        except Gap as error:
+            step.offence = Refused(Refusal.BAD_REFERENCE, str(error))
+        return step
+
+    def due(self, shelf: Shelf, now_mono: float) -> Step:
+        """Say again what has gone unanswered for too long."""
+        step = Step()
+        if not self._is_open:
+            return step
+        for document, line in self._lines.items():
+            if line.due_mono is not None and line.due_mono <= now_mono:
+                line.attempt += 1
+                self._move(document, line, shelf, now_mono, step)
+        return step
+
+    def wake_mono(self) -> float | None:
+        """Return when `due` next has something to say, or None."""
+        times = [line.due_mono for line in self._lines.values() if line.due_mono is not None]
+        return min(times, default=None)
+
+    def is_settled(self, document: DocumentName, shelf: Shelf) -> bool:
+        """Tell whether the peer durably holds everything that we hold of `document`."""
+        line, own = self._lines.get(document), shelf(document)
+        if line is None or own is None:
+            return True
+        settled = next_move(document, own, line.peer, line.role) is Move.REST
+        return settled and not line.drifted
+
+    def _followed(
+        self, document: DocumentName, message: Open | Diff | Full | Fetch, shelf: Shelf, step: Step
+    ) -> None:
+        if document not in self._follows:
+            raise Refused(Refusal.FOREIGN_WRITER, f"{document} is not the sender's to write")
+        followed = follow(document, shelf(document), message, self.device)
+        step.offence = followed.offence
+        step.store[document] = followed
+        step.send.append(followed.reply)
+
+    def _answered(
+        self,
+        document: DocumentName,
+        message: Have | Whole | Refuse,
+        shelf: Shelf,
+        now_mono: float,
+        step: Step,
+    ) -> None:
+        line = self._lines.get(document)
+        if line is None:
+            if isinstance(message, Have):  # a receipt for a document that went out by another road
+                step.heard[document] = _peer(message)
+            return
+        own = shelf(document)
+        if own is None:
+            return
+        match message:
+            case Have():
+                peer = _peer(message)
+                step.heard[document] = peer
+                if self._is_news(line, peer, own):
+                    line.due_mono = None
+                    self._move(document, line, shelf, now_mono, step)
+            case Whole():
+                if line.asked is Move.FETCH:
+                    vector = admit(message.update, {}, document.writer).forecast
+                    step.rebase[document] = Holding(message.epoch, message.update, vector)
+                    line.due_mono, line.drifted = None, False
+            case Refuse():
+                self._refused(document, line, own, now_mono, step)
+
+    def _is_news(self, line: _Line, peer: Peer, own: Holding) -> bool:
+        """Note what the peer holds; False if that is what we knew and an answer is still due.
+
+        Without the second half two sides that cannot agree would answer each other at line speed.
+        """
+        known, line.peer = line.peer, peer
+        moved = known is None or (known.epoch, known.vector) != (peer.epoch, peer.vector)
+        answered = moved or line.asked is Move.OPEN
+        if answered:
+            line.attempt = 0
+        line.drifted = bool(
+            peer.digest
+            and (peer.epoch, peer.vector) == (own.epoch, own.vector)
+            and peer.digest != digest_of(values_of(own))
+        )
+        return answered or line.due_mono is None
+
+    def _refused(
+        self, document: DocumentName, line: _Line, own: Holding, now_mono: float, step: Step
+    ) -> None:
+        pause = line.refused_mono is not None and now_mono - line.refused_mono < REFUSED_PAUSE_S
+        if line.role is Role.AUTHOR and not pause:
+            line.refused_mono = now_mono
+            line.peer, line.due_mono = None, None
+            step.reset[document] = own.epoch
+        else:
+            line.due_mono = now_mono + REFUSED_PAUSE_S
+
+    def _move(
+        self, document: DocumentName, line: _Line, shelf: Shelf, now_mono: float, step: Step
+    ) -> None:
+        """Send what the follower needs next and arrange to repeat it."""
+        own = shelf(document)
+        if own is None:
+            return
+        peer = line.peer if line.attempt < SILENT_TRIES_MAX else None
+        move = next_move(document, own, peer, line.role)
+        if line.drifted and move is Move.REST and line.role is Role.AUTHOR:
+            move = Move.RESET if document.writer is Side.HUB else Move.FETCH
+        if move is Move.RESET and peer is not None:
+            step.reset[document] = peer.epoch
+            line.drifted = False
+        line.asked = move
+        message = self._message(document, own, peer, move)
+        if message is not None:
+            step.send.append(message)
+            line.due_mono = now_mono + self._retry.delay_s(line.attempt, self._random)
+        else:
+            line.due_mono = None
+
+    def _message(
+        self, document: DocumentName, own: Holding, peer: Peer | None, move: Move
+    ) -> Message | None:
+        name = name_on_line(document, self.device)
+        match move:
+            case Move.OPEN:
+                digest = digest_of(values_of(own))
+                return Open(name, own.epoch, encode_vector(own.vector), digest)
+            case Move.DIFF if peer is not None:
+                update = diff_of(own, peer.vector)
+                return Diff(name, own.epoch, update, tag_of(own.vector))
+            case Move.FULL:
+                absorbed = [(epoch, encode_vector(seen)) for epoch, seen in own.absorbed]
+                return Full(name, own.epoch, own.state, absorbed)
+            case Move.FETCH:
+                return Fetch(name)
+            case _:
+                return None
+
+
+def _peer(message: Have) -> Peer:
+    return Peer(message.epoch, vector_of(message.vector), message.digest)

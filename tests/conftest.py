@@ -1,0 +1,20 @@
+"""What every test run shares: how hard Hypothesis tries."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Deadlines measure the machine, not the code: two cores may be shared with other work.
+# CI repeats the same cases every time; a person's run explores new ones.
+settings.register_profile(
+    "fieldfare", deadline=None, print_blob=True, derandomize="CI" in os.environ
+)
+settings.register_profile(
+    "soak",
+    deadline=None,
+    print_blob=True,
+    max_examples=5_000,
+    stateful_step_count=200,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("fieldfare")

@@ -1,0 +1,1 @@
+"""Crash tests: a real process, a real SIGKILL, real files, then a comparison."""

@@ -1,0 +1,1 @@
+"""Tests of the installers and their contract."""

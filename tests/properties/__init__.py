@@ -1,0 +1,1 @@
+"""Property tests: codecs, convergence and state machines under Hypothesis."""
