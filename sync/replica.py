@@ -11,9 +11,9 @@ transaction cannot be rolled back, so values are checked before it opens; a pani
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 
 import pycrdt
 
@@ -94,9 +94,9 @@ class Replica:
 
     def values(self) -> dict[str, bytes]:
         """Return the live values. Entries that are not bytes are left out, whoever wrote them."""
-        with _engine():
-            generation = self._root.get(GENERATION)
-            if not isinstance(generation, pycrdt.Map):
+        with _engine(), self._doc.transaction():
+            generation = self._generation()
+            if generation is None:
                 return {}
             return {
                 key: bytes(value)
@@ -104,25 +104,30 @@ class Replica:
                 if isinstance(value := generation[key], (bytes, bytearray))
             }
 
-    def value(self, key: str) -> bytes | None:
-        """Return one live value, or None."""
-        with _engine():
-            generation = self._root.get(GENERATION)
-            if not isinstance(generation, pycrdt.Map):
-                return None
-            found = generation.get(key)
-            return bytes(found) if isinstance(found, (bytes, bytearray)) else None
+    def read(self, keys: Iterable[str]) -> tuple[bytes, dict[int, int], dict[str, bytes | None]]:
+        """Return state, vector and the values of `keys`, in one transaction: a third cheaper."""
+        with _engine(), self._doc.transaction():
+            generation = self._generation()
+            values: dict[str, bytes | None] = {}
+            for key in keys:
+                value = generation.get(key) if generation is not None else None
+                values[key] = bytes(value) if isinstance(value, (bytes, bytearray)) else None
+            return self._doc.get_update(), decode_vector(self._doc.get_state()), values
+
+    def _generation(self) -> "pycrdt.Map[object] | None":
+        generation = self._root.get(GENERATION)
+        return generation if isinstance(generation, pycrdt.Map) else None
 
     def write(self, entries: Mapping[str, bytes]) -> None:
         """Set `entries` in one transaction.
 
         Raises:
-            ValueError: A key or value is out of bounds; the caller is to blame, nothing was written.
+            ValueError: A key or value is out of bounds: the caller is to blame; nothing is written.
         """
         _check(entries)
         with _engine(), self._doc.transaction():
-            generation = self._root.get(GENERATION)
-            if isinstance(generation, pycrdt.Map):
+            generation = self._generation()
+            if generation is not None:
                 for key, value in entries.items():
                     generation[key] = value
             else:
@@ -132,7 +137,7 @@ class Replica:
         """Start a new generation that holds exactly `values`; the old one becomes collectable.
 
         Raises:
-            ValueError: A key or value is out of bounds; the caller is to blame, nothing was written.
+            ValueError: A key or value is out of bounds: the caller is to blame; nothing is written.
         """
         _check(values)
         with _engine(), self._doc.transaction():
@@ -185,13 +190,14 @@ def merge(holding: Holding, update: bytes, admission: Admission) -> Applied:
     scratch = Replica(client_id=1, state=holding.state)
     before = scratch.values() if admission.overwrites else None
     scratch.apply(update)
-    vector = scratch.vector()
+    # Only new keys: reading those alone is six times cheaper than reading all.
+    state, vector, changed = scratch.read(admission.fresh_keys if before is None else ())
     if vector != admission.forecast:
         raise Refused(Refusal.FORECAST, "the engine ended at another state than the gate foresaw")
-    state = scratch.state()
     if len(state) > DOCUMENT_BYTES_MAX:
         raise Refused(Refusal.TOO_LARGE, f"the document would have {len(state)} bytes")
-    changed = _changes(scratch, admission, before)
+    if before is not None:
+        changed = _changes(before, scratch.values())
     return Applied(Holding(holding.epoch, state, vector, holding.absorbed), changed)
 
 
@@ -204,20 +210,11 @@ def adopt(
         Refused: The engine failed, or did not end where the gate said it would.
     """
     applied = merge(Holding(epoch, b"", {}, absorbed), update, admission)
-    before = values_of(held)
-    changed: dict[str, bytes | None] = {
-        key: value for key, value in applied.changed.items() if before.get(key) != value
-    }
-    changed.update(dict.fromkeys(before.keys() - applied.changed.keys()))
-    return Applied(applied.holding, changed)
+    after = {key: value for key, value in applied.changed.items() if value is not None}
+    return Applied(applied.holding, _changes(values_of(held), after))
 
 
-def _changes(
-    scratch: Replica, admission: Admission, before: Mapping[str, bytes] | None
-) -> dict[str, bytes | None]:
-    if before is None:  # only new keys: reading those alone is six times cheaper than all
-        return {key: scratch.value(key) for key in admission.fresh_keys}
-    after = scratch.values()
+def _changes(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, bytes | None]:
     changed: dict[str, bytes | None] = {
         key: value for key, value in after.items() if before.get(key) != value
     }
@@ -235,14 +232,23 @@ def is_absorbed(absorbed: Iterable[tuple[int, Vector]], epoch: int, vector: Vect
     return not vector or any(known == epoch and covers(seen, vector) for known, seen in absorbed)
 
 
-@contextmanager
-def _engine() -> Iterator[None]:
-    """Turn every failure of the engine into `Refused`, its panics included."""
-    try:
-        yield
-    except (Refused, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except BaseException as error:  # the engine's panics derive from nothing narrower
+class _engine:  # noqa: N801 - reads as the statement it makes
+    """Turn every failure of the engine into `Refused`, its panics included.
+
+    A class and not a generator: entering and leaving costs a third, six times a message.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Panics derive from BaseException only. What is no failure of the engine passes through.
+        if error is None or isinstance(error, Refused | MemoryError):
+            return
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise Refused(Refusal.ENGINE, f"{type(error).__name__}: {str(error)[:120]}") from None
-        raise

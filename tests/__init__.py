@@ -1,0 +1,1 @@
+"""Tests of Fieldfare; the folders mirror the rooms."""

@@ -1,0 +1,1 @@
+"""Tests of what device and hub agree on."""

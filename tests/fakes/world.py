@@ -1,0 +1,464 @@
+"""A small world in memory: devices, two hubs, and lines that lose, repeat, delay and reorder.
+
+Owns machines whose disk survives and whose memory does not, the frames in flight, and what must
+hold at every moment. Never sleeps and never draws a random number: the test decides what happens
+next, so a failure can be replayed.
+
+Everything a machine does is a generator that stops before and after each durable step. The test
+runs it to its end, or to one of the stops and kills the machine there.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from sync.author import Author, Upkeep
+from sync.client_ids import client_id, counter_after
+from sync.documents import DocumentName, Kind, Side
+from sync.messages import Have, Message, decode_frame, in_frames, vector_of
+from sync.replica import Holding, values_of
+from sync.session import Role, Session, Step
+from tests.fakes.promises import Promises
+
+Line = tuple[str, str]
+"""The peer at the other end, and the device that the line is about."""
+
+Steps = Iterator[str]
+
+HUBS = ("hub-a", "hub-b")
+
+UPKEEP = Upkeep(writes_per_generation=25, client_ids_max=5, state_bytes_max=2048)
+"""Small limits, so that a short test meets rolls and resets."""
+
+SENDS_MAX = 12
+"""Most messages that one event may lead to on one line."""
+
+ENTRY_BYTES = 32
+"""What the engine needs around one live entry, at most."""
+
+LEFTOVER_BYTES = 12
+"""What the engine keeps of one overwritten entry, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Everything on a disk at one moment."""
+
+    counter: int = 0
+    holdings: Mapping[DocumentName, Holding] = field(default_factory=dict)
+
+
+class Disk:
+    """What survives: every commit is atomic, and every earlier image can come back."""
+
+    def __init__(self) -> None:
+        self.images = [Image()]
+
+    @property
+    def image(self) -> Image:
+        return self.images[-1]
+
+    def commit_counter(self, counter: int) -> None:
+        self.images.append(replace(self.image, counter=counter))
+
+    def commit(self, document: DocumentName, holding: Holding) -> None:
+        holdings = {**self.image.holdings, document: holding}
+        self.images.append(replace(self.image, holdings=holdings))
+
+    def restore(self, number: int) -> None:
+        self.images.append(self.images[number])
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A frame on its way."""
+
+    sender: str
+    receiver: str
+    device: str
+    payload: bytes
+    event: int
+    """When it was sent."""
+    forged: bool = False
+
+
+class Machine:
+    """The shell of a device or a hub, as plain as the real ones: it obeys `Step` and nothing else."""
+
+    persists_first = True
+
+    def __init__(
+        self,
+        world: "World",
+        name: str,
+        side: Side,
+        writes: Iterable[DocumentName],
+        lines: Mapping[Line, tuple[Mapping[DocumentName, Role], Iterable[DocumentName]]],
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.side = side
+        self.writes = tuple(writes)
+        self.lines = lines
+        self.disk = Disk()
+        self.is_up = False
+        self.client_id = 0
+        self.authors: dict[DocumentName, Author] = {}
+        self.sessions: dict[Line, Session] = {}
+
+    # ------------------------------------------------------------------------ life and death
+    def start(self) -> Steps:
+        """Come up from what is on disk."""
+        self.is_up = True
+        yield "starting"
+        held = self.disk.image.holdings
+        yield from self._new_client_id()
+        for document in self.writes:
+            self.authors[document] = Author(
+                held.get(document), client_id=self.client_id, upkeep=UPKEEP
+            )
+        for line, (sends, follows) in self.lines.items():
+            random = Random(self.client_id)
+            self.sessions[line] = Session(line[1], sends=sends, follows=follows, random=random)
+
+    def kill(self) -> None:
+        """Lose everything that is not on disk."""
+        self.is_up = False
+        self.authors.clear()
+        self.sessions.clear()
+
+    def _new_client_id(self, *seen: Iterable[int]) -> Steps:
+        own = [holding.vector for holding in self.disk.image.holdings.values()]
+        counter = counter_after(self.disk.image.counter, *seen, *(own if not seen else ()))
+        self.disk.commit_counter(counter)
+        self.client_id = self.world.client_id(self, counter)
+        yield "id stored"
+
+    def shelf(self, document: DocumentName) -> Holding | None:
+        """Return what is durably held."""
+        return self.disk.image.holdings.get(document)
+
+    def commit(self, document: DocumentName, holding: Holding) -> None:
+        """Make `holding` durable."""
+        self.disk.commit(document, holding)
+        self.world.committed(self, document, holding)
+
+    # ------------------------------------------------------------------------ events
+    def write(self, document: DocumentName, entries: Mapping[str, bytes]) -> Steps:
+        """Write into a document of ours, keep it, then tell everybody."""
+        author = self.authors[document]
+        author.write(entries)
+        self.world.wrote(document, entries)
+        yield "written"
+        if not self.persists_first:
+            yield from self._publish(document, author.holding())
+        self.commit(document, author.holding())
+        yield "stored"
+        if author.upkeep():
+            yield "rolled"
+            self.commit(document, author.holding())
+            yield "roll stored"
+        yield from self._publish(document)
+
+    def receive(self, line: Line, payload: bytes) -> Steps:
+        """Take one frame from the other end of `line`."""
+        for message in decode_frame(payload).messages:
+            step = self.sessions[line].receive(message, self.shelf, self.world.now_s)
+            if step.offence is not None:
+                self.world.offences.append((self.name, line, step.offence))
+            yield from self._carry_out(line, step)
+
+    def connect(self, line: Line) -> Steps:
+        """The other end of `line` can be reached again."""
+        step = self.sessions[line].opened(self.shelf, self.world.now_s)
+        yield from self._carry_out(line, step)
+
+    def repeat(self) -> Steps:
+        """Say again what has gone unanswered for too long."""
+        for line, session in list(self.sessions.items()):
+            yield from self._carry_out(line, session.due(self.shelf, self.world.now_s))
+
+    # ------------------------------------------------------------------------ the lock rule
+    def _carry_out(self, line: Line, step: Step) -> Steps:
+        """Make durable, then send; then let authors do what the step asks of them."""
+        if not self.persists_first:
+            self.world.send(self.name, line, step.send)
+        stored = []
+        for document, followed in step.store.items():
+            if followed.holding is not None:
+                yield "received"
+                self.commit(document, followed.holding)
+                stored.append(document)
+                yield "stored"
+        if self.persists_first:
+            self.world.send(self.name, line, step.send)
+        for document in stored:
+            yield from self._publish(document, besides=line)
+        for document, theirs in step.rebase.items():
+            yield from self.rebase(document, theirs)
+        for document, above in step.reset.items():
+            self.authors[document].reset(above=above)
+            yield from self._replaced(document)
+
+    def rebase(self, document: DocumentName, theirs: Holding) -> Steps:
+        """Take in what a follower holds and we lack."""
+        yield from self._new_client_id(theirs.vector)
+        self.authors[document].rebase(theirs, client_id=self.client_id)
+        yield from self._replaced(document)
+
+    def _replaced(self, document: DocumentName) -> Steps:
+        yield "replaced"
+        self.commit(document, self.authors[document].holding())
+        yield "stored"
+        yield from self._publish(document)
+
+    def _publish(
+        self, document: DocumentName, unstored: Holding | None = None, besides: Line | None = None
+    ) -> Steps:
+        for line, session in list(self.sessions.items()):
+            if line != besides:
+                step = session.changed(
+                    document,
+                    self.shelf if unstored is None else lambda _: unstored,
+                    self.world.now_s,
+                )
+                yield from self._carry_out(line, step)
+
+
+class World:
+    """Devices `d1`, `d2`, ... and two hubs, what is in flight between them, and what must hold.
+
+    Hub A writes one desired document for each device. Both hubs follow every device's document and
+    pass it on to each other.
+    """
+
+    machine = Machine
+
+    def __init__(self, devices_count: int) -> None:
+        self.now_s = 0.0
+        self.event = 0
+        self.serial = 0
+        self.flying: list[Flight] = []
+        self.offences: list[tuple[str, Line, Exception]] = []
+        self.forged_count = 0
+        self.durable: dict[tuple[DocumentName, int, int], int] = {}
+        """Highest clock that the writer's disk ever held, by document, epoch and client id."""
+        self.written: dict[tuple[DocumentName, str], set[bytes]] = {}
+        self.promises = Promises()
+        self.devices = [f"d{number + 1}" for number in range(devices_count)]
+        self.machines: dict[str, Machine] = {}
+        for device in self.devices:
+            self._add_device(device)
+        for hub in HUBS:
+            self._add_hub(hub)
+        for name in self.machines:
+            self.start(name)
+
+    def _add_device(self, device: str) -> None:
+        own, desired = device_document(device), desired_document(device)
+        lines = {
+            (hub, device): ({own: Role.AUTHOR}, [desired] if hub == HUBS[0] else [])
+            for hub in HUBS
+        }
+        self.machines[device] = self.machine(self, device, Side.DEVICE, [own], lines)
+
+    def _add_hub(self, hub: str) -> None:
+        (other,) = set(HUBS) - {hub}
+        lines: dict[Line, tuple[Mapping[DocumentName, Role], Iterable[DocumentName]]] = {}
+        desired = [desired_document(device) for device in self.devices if hub == HUBS[0]]
+        for device in self.devices:
+            own = device_document(device)
+            sends = {desired_document(device): Role.AUTHOR} if desired else {}
+            lines[device, device] = (sends, [own])
+            lines[other, device] = ({own: Role.CARRIER}, [own])
+        self.machines[hub] = self.machine(self, hub, Side.HUB, desired, lines)
+
+    def client_id(self, machine: Machine, counter: int) -> int:
+        """Return an id with low bits that no other start had, in no particular order."""
+        self.serial += 1
+        return client_id(machine.side, counter, self.serial * 40503 % 2**16)
+
+    # ------------------------------------------------------------------------ what a test does
+    def run(self, machine: Machine, steps: Steps, cut: int | None = None) -> None:
+        """Let `machine` go through `steps`, or kill it at stop number `cut`."""
+        self.event += 1
+        for number, _ in enumerate(steps):
+            if number == cut:
+                machine.kill()
+                return
+
+    def start(self, name: str, cut: int | None = None) -> None:
+        machine = self.machines[name]
+        if not machine.is_up:
+            self.run(machine, machine.start(), cut)
+
+    def kill(self, name: str) -> None:
+        self.machines[name].kill()
+
+    def write(
+        self, name: str, document: DocumentName, entries: Mapping[str, bytes], cut: int | None = None
+    ) -> None:
+        machine = self.machines[name]
+        if machine.is_up:
+            self.run(machine, machine.write(document, entries), cut)
+
+    def connect(self, name: str, line: Line, cut: int | None = None) -> None:
+        machine = self.machines[name]
+        if machine.is_up:
+            self.run(machine, machine.connect(line), cut)
+
+    def disconnect(self, name: str, line: Line) -> None:
+        machine = self.machines[name]
+        if machine.is_up:
+            machine.sessions[line].closed()
+
+    def deliver(self, number: int, cut: int | None = None, *, keep: bool = False) -> None:
+        """Hand over frame `number` in flight; with `keep` it stays in flight, as a duplicate."""
+        flight = self.flying[number] if keep else self.flying.pop(number)
+        machine = self.machines[flight.receiver]
+        if not machine.is_up:
+            return  # a frame for a dead machine is lost
+        if not flight.forged:
+            self._note_promises(flight)
+        line = (flight.sender, flight.device)
+        self.run(machine, machine.receive(line, flight.payload), cut)
+
+    def deliver_all(self) -> None:
+        """Hand over everything in order, answers included."""
+        for _ in range(500):
+            if not self.flying:
+                return
+            self.deliver(0)
+        raise AssertionError(f"still talking after 500 frames: {self.flying[:4]}")
+
+    def pass_time(self, seconds: float) -> None:
+        self.now_s += seconds
+        for machine in list(self.machines.values()):
+            if machine.is_up:
+                self.run(machine, machine.repeat())
+
+    def roll_back(self, name: str, number: int) -> bool:
+        """Put an earlier image on a disk, unless it takes the last copy of something promised.
+
+        A promise outlives the loss of any one disk; nothing outlives the loss of all.
+        """
+        machine = self.machines[name]
+        image = machine.disk.images[number]
+        others = {
+            other.name: other.disk.image.holdings
+            for other in self.machines.values()
+            if other is not machine
+        }
+        if not self.promises.outlive(name, image.holdings, others):
+            return False
+        machine.kill()
+        machine.disk.restore(number)
+        self.event += 1
+        self.promises.restored(name, self.event)
+        return True
+
+    def forge(self, hub: str, document: DocumentName, message: Message) -> None:
+        """Let a stranger speak to `hub` on the line of the other hub."""
+        (other,) = set(HUBS) - {hub}
+        (payload,) = in_frames([message], sender=b"forged", sent_ms=0)
+        self.forged_count += 1
+        self.flying.append(Flight(other, hub, document.about, payload, self.event, forged=True))
+
+    # ------------------------------------------------------------------------ what machines tell
+    def send(self, sender: str, line: Line, messages: list[Message]) -> None:
+        receiver, device = line
+        assert len(messages) <= SENDS_MAX, f"{sender} sends {len(messages)} messages at once"
+        for payload in in_frames(messages, sender=b"sender", sent_ms=self.event):
+            self.flying.append(Flight(sender, receiver, device, payload, self.event))
+
+    def wrote(self, document: DocumentName, entries: Mapping[str, bytes]) -> None:
+        for key, value in entries.items():
+            self.written.setdefault((document, key), set()).add(value)
+
+    def committed(self, machine: Machine, document: DocumentName, holding: Holding) -> None:
+        """Check what must hold of every holding at the moment it becomes durable."""
+        if document in machine.writes:
+            for client, clock in holding.vector.items():
+                at = (document, holding.epoch, client)
+                self.durable[at] = max(clock, self.durable.get(at, 0))
+            if document.kind is Kind.DEVICE:
+                self.promises.kept(document, holding)
+        for client, clock in holding.vector.items():
+            known = self.durable.get((document, holding.epoch, client), 0)
+            assert clock <= known, f"{machine.name} holds what no disk of the writer ever held"
+        values = values_of(holding)
+        for key, value in values.items():
+            written = self.written.get((document, key), set())
+            assert value in written, f"{machine.name} holds {key}={value!r}, which nobody wrote"
+        self._check_bounds(machine, document, holding, values)
+
+    def _check_bounds(
+        self, machine: Machine, document: DocumentName, holding: Holding, values: dict[str, bytes]
+    ) -> None:
+        live_bytes = sum(len(key) + len(value) + ENTRY_BYTES for key, value in values.items())
+        leftover_bytes = UPKEEP.writes_per_generation * LEFTOVER_BYTES * 2
+        bound_bytes = live_bytes + leftover_bytes + 24 * (UPKEEP.client_ids_max + 1)
+        ids_count = len(holding.vector)
+        assert len(holding.state) <= bound_bytes, f"{machine.name}: {document} grew too large"
+        assert ids_count <= UPKEEP.client_ids_max + 1, f"{machine.name}: {document} has many ids"
+
+    def _note_promises(self, flight: Flight) -> None:
+        """A device that reads what a hub durably holds may rely on it from then on."""
+        if flight.receiver not in self.devices:
+            return
+        own = device_document(flight.device)
+        for message in decode_frame(flight.payload).messages:
+            if isinstance(message, Have) and message.document == Kind.DEVICE.value:
+                seen = vector_of(message.vector)
+                self.promises.told(own, flight.sender, message.epoch, seen, flight.event)
+
+    # ------------------------------------------------------------------------ the end
+    def quiesce(self) -> None:
+        """Repair everything, lose nothing any more, and let all of them talk until they rest."""
+        for name in self.machines:
+            self.start(name)
+        self.deliver_all()
+        for name, machine in self.machines.items():
+            for line in machine.lines:
+                self.connect(name, line)
+        for _ in range(20):
+            self.deliver_all()
+            self.pass_time(1000.0)
+            if not self.flying:
+                break
+        else:
+            raise AssertionError("the machines never come to rest")
+
+    def check_agreement(self) -> None:
+        """Check that every replica of each document is equal and that no promise was broken."""
+        for device in self.devices:
+            own, desired = device_document(device), desired_document(device)
+            self._check_equal(own, (device, *HUBS))
+            self._check_equal(desired, (device, HUBS[0]))
+            for name in (device, *HUBS):
+                values = values_of(self.machines[name].shelf(own))
+                missing = self.promises.missing(own, values)
+                assert not missing, f"{name} lacks what {device} was told is durable: {missing}"
+        for machine in self.machines.values():
+            for line, session in machine.sessions.items():
+                for document in machine.lines[line][0]:
+                    assert session.is_settled(document, machine.shelf), (machine.name, line)
+
+    def _check_equal(self, document: DocumentName, names: Iterable[str]) -> None:
+        replicas = {name: self.machines[name].shelf(document) for name in names}
+        seen = [
+            (held.epoch, dict(held.vector), values_of(held)) if held is not None else None
+            for held in replicas.values()
+        ]
+        assert all(each == seen[0] for each in seen), f"{document} differs: {replicas}"
+        for name, author in ((name, self.machines[name].authors.get(document)) for name in names):
+            if author is not None and (held := replicas[name]) is not None:
+                assert author.values() == values_of(held), f"{name}: memory differs from disk"
+
+
+def device_document(device: str) -> DocumentName:
+    return DocumentName(Kind.DEVICE, device)
+
+
+def desired_document(device: str) -> DocumentName:
+    return DocumentName(Kind.DESIRED, device)
