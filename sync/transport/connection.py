@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self.accepted: asyncio.Future[Accepted] = loop.create_future()
-        """Done when the broker accepted; raises `ConnectRefused`."""
+        """Done when the connection was reported as `Connected`; raises `ConnectRefused`."""
         self.ended: asyncio.Future[str] = loop.create_future()
         """Done with the reason when the connection is gone."""
         self._link = link
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         self._flush_planned = False
         self._writing_paused = False
         self._reading_paused = False
-        self._is_accepted = False
+        self._is_live = False
         self._leaving = False
         self._end_reason = ""
         self._keepalive_s = float(link.keepalive_s)
@@ -101,8 +101,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def live(self) -> bool:
-        """Whether the broker accepted the connection and it has not ended."""
-        return self._is_accepted and not self._end_reason
+        """Whether the connection was reported as `Connected` and has not ended."""
+        return self._is_live and not self._end_reason
 
     def acknowledge(self, receipt: int) -> bool:
         """Acknowledge a delivery; False if another connection brought it."""
@@ -213,6 +213,8 @@ class Connection(asyncio.Protocol):
         """Queue a message for the program."""
         if self._leaving or self._end_reason:
             return  # unacknowledged: the broker delivers it again
+        if not self._is_live:
+            self._report()  # it delivers, so the session has its subscriptions already
         try:
             name = topic.decode()
         except UnicodeDecodeError:
@@ -237,12 +239,15 @@ class Connection(asyncio.Protocol):
         """Let paho-mqtt read a packet, then act on what it found."""
         if self._end_reason:
             return
+        before = self._engine.outcome
         self._engine.read(packet)
-        if not self._is_accepted:
-            if isinstance(self._engine.outcome, Accepted):
-                self._begin(self._engine.outcome)
-            elif self._engine.outcome is not None:
-                self._refuse(self._engine.outcome)
+        outcome = self._engine.outcome
+        if isinstance(outcome, ConnectRefused):
+            self._refuse(outcome)
+        elif outcome is not None and before is None:
+            self._begin(outcome)
+        if outcome is not None and not self._is_live and not self._engine.subscribing:
+            self._report()
         for topic_filter in self._engine.refused_filters:
             self._counters.subscribe_refused_count += 1
             logger.warning(
@@ -296,16 +301,22 @@ class Connection(asyncio.Protocol):
     # Life.
 
     def _begin(self, accepted: Accepted) -> None:
-        """Subscribe, announce this client, and only then report the connection."""
+        """Subscribe and announce this client."""
         self._keepalive_s = accepted.keepalive_s or float(self._link.keepalive_s)
         self.outbox = self._make_outbox(accepted.window_count, accepted.packet_max_bytes)
-        self._is_accepted = True
-        if not self.accepted.done():  # it is when the attempt was given up at this moment
-            self.accepted.set_result(accepted)
         self.subscribe(self._subscriptions.items())
         if self._presence is not None:
             topic, birth = self._presence
             self.outbox.publish(topic.encode(), birth.online, retain=True, qos=1)
+
+    def _report(self) -> None:
+        """Report the connection, once the broker confirmed the subscriptions or delivers."""
+        accepted = self._engine.outcome
+        if self._end_reason or not isinstance(accepted, Accepted):
+            return
+        self._is_live = True
+        if not self.accepted.done():  # it is when the attempt was given up at this moment
+            self.accepted.set_result(accepted)
         self._inbox.add(Connected(self._loop.time(), accepted.session_present, self._version))
 
     def _refuse(self, refused: ConnectRefused) -> None:

@@ -145,6 +145,11 @@ class Engine:
         self._client.on_subscribe = self._on_subscribe
         self._client.on_disconnect = self._on_disconnect
 
+    @property
+    def subscribing(self) -> bool:
+        """Whether a SUBSCRIBE was written that the broker has not answered."""
+        return bool(self._subscribing)
+
     def connect(self) -> None:
         """Write CONNECT. The session is never started clean."""
         host, port, keepalive_s = self._link.host, self._link.port, self._link.keepalive_s

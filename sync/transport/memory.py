@@ -57,6 +57,7 @@ class MemoryTransport:
         )
         self._inbox.on_room = lambda: broker.plan_pump(link.client_id)
         self._number = 0
+        self._running = False
         self._ended: asyncio.Future[str] | None = None
         self._outbound: deque[tuple[Message, bool, asyncio.Future[Published] | None]] = deque()
         self._outbound_bytes = 0
@@ -75,22 +76,30 @@ class MemoryTransport:
 
     async def run(self) -> None:
         """Keep the connection up until cancelled; then say goodbye."""
+        if self._running:
+            raise RuntimeError("this transport runs already")
+        self._running = True
+        try:
+            while True:
+                await self._inbox.room()
+                await self._broker.admitted(self._link.client_id)
+                await self._connect_and_stay()
+        finally:
+            self._running = False
+
+    async def _connect_and_stay(self) -> None:
         loop = asyncio.get_running_loop()
-        client_id = self._link.client_id
-        while True:
-            await self._inbox.room()
-            await self._broker.admitted(client_id)
-            birth = None if self._presence is None else self._presence.birth()
-            self._number += 1
-            self._ended = ended = loop.create_future()
-            self._begin(birth)
-            try:
-                reason = await asyncio.shield(ended)
-            except asyncio.CancelledError:
-                self._leave(birth)
-                raise
-            self._counters.disconnect_count += 1
-            self._inbox.add(Disconnected(loop.time(), reason))
+        birth = None if self._presence is None else self._presence.birth()
+        self._number += 1
+        self._ended = ended = loop.create_future()
+        self._begin(birth)
+        try:
+            reason = await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self._leave(birth)
+            raise
+        self._counters.disconnect_count += 1
+        self._inbox.add(Disconnected(loop.time(), reason))
 
     async def receive(self, max_count: int) -> list[Event]:
         """Wait for at least one event, then return all that wait, up to `max_count`."""

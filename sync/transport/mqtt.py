@@ -78,6 +78,7 @@ class MqttTransport:
         self._inbox.on_room = self._on_room
         self._connection: Connection | None = None
         self._connection_number = 0
+        self._running = False
         self._version: Version = "3.1.1" if link.version == "3.1.1" else "5"
         self._other_version_tried = False
 
@@ -168,6 +169,15 @@ class MqttTransport:
 
     async def run(self) -> None:
         """Keep the connection up until cancelled; then say goodbye within `Link.close_max_s`."""
+        if self._running:
+            raise RuntimeError("this transport runs already")
+        self._running = True
+        try:
+            await self._keep_up()
+        finally:
+            self._running = False
+
+    async def _keep_up(self) -> None:
         failure_count = 0
         while True:
             # A program that takes no events gets no new connection to fill: two events each

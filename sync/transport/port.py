@@ -101,10 +101,10 @@ class Delivery(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker accepted the connection.
+    """The broker accepted the connection and confirmed the subscriptions, or delivers already.
 
-    The subscriptions are on the wire before anything that is published after this event, so the
-    answer to such a message finds them in place.
+    Every delivery of a connection comes after this event, and the answer to whatever is published
+    after it finds the subscriptions in place.
     """
 
     at_mono: float
@@ -196,7 +196,7 @@ class Link:
     keepalive_s: int = 60
     """Silence after which the link is probed; a dead link is noticed within twice this time."""
     connect_max_s: float = 10.0
-    """Longest time for name lookup, TCP, TLS and the broker's answer together."""
+    """Longest time for name lookup, TCP, TLS and the broker's answers together."""
     reconnect_min_s: float = 1.0
     """Scale of the first wait before another attempt; each wait is random between 0 and its scale,
     and the scale doubles with each failure."""
@@ -316,15 +316,18 @@ class Transport(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether there is an accepted connection at this moment."""
+        """Whether there is a connection, as reported by `Connected`, at this moment."""
         ...
 
     async def run(self) -> None:
         """Keep the connection up until cancelled, waiting with full jitter between attempts.
 
-        Call it once, in the caller's task group.
+        Call it in the caller's task group; once it has ended it may be called again.
         On cancellation it sends what is queued, publishes `Birth.stopped`, disconnects cleanly and
         closes, all within `Link.close_max_s`, and then re-raises the cancellation.
+
+        Raises:
+            RuntimeError: It runs already; the caller is to blame.
         """
         ...
 

@@ -8,6 +8,7 @@ asserted after everything was repaired and has come to rest.
 import os
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -17,6 +18,8 @@ from sync.messages import Diff
 from sync.replica import Replica
 from sync.vector import tag_of
 from tests.fakes.world import HUBS, World, desired_document, device_document
+
+pytestmark = pytest.mark.timeout(900)  # only a failure, which is then made small, takes long
 
 EXAMPLES = int(os.environ.get("FIELDFARE_CONVERGENCE_EXAMPLES", "150"))
 
@@ -53,47 +56,66 @@ class Convergence(RuleBasedStateMachine):
         return list(self.world.machines)[number % len(self.world.machines)]
 
     # ------------------------------------------------------------------------ work
-    @rule(device=which, stage=st.integers(0, 11), cut=cuts)
-    def device_acknowledges(self, device: int, stage: int, cut: int | None) -> None:
+    @rule(device=which, stage=st.integers(0, 11), cut=cuts, flows=st.booleans())
+    def device_acknowledges(self, device: int, stage: int, cut: int | None, flows: bool) -> None:
         name = self._device(device)
         document = device_document(name)
         key = f"a/d{stage // 3}/{'DVI'[stage % 3]}"
         author = self.world.machines[name].authors.get(document)
         if author is not None and key not in author.values():
-            value = f"{self.world.event}".encode()
-            self.world.write(name, document, {key: value}, cut)
+            self.world.write(name, document, {key: self._value()}, cut)
+        self._flow(flows)
 
-    @rule(device=which, key=st.sampled_from("kl"), wall_s=st.integers(0, 100), cut=cuts)
-    def application_sets(self, device: int, key: str, wall_s: int, cut: int | None) -> None:
+    @rule(
+        device=which,
+        key=st.sampled_from("kl"),
+        wall_s=st.integers(0, 100),
+        cut=cuts,
+        flows=st.booleans(),
+    )
+    def application_sets(
+        self, device: int, key: str, wall_s: int, cut: int | None, flows: bool
+    ) -> None:
         name = self._device(device)
         document = device_document(name)
         author = self.world.machines[name].authors.get(document)
         if author is not None:
             held = author.values().get(f"c/{key}")
             last = msgspec.msgpack.decode(held)[0] if held is not None else 0
-            record = [tick(last, wall_s * 1000), f"{self.world.event}"]
-            self.world.write(name, document, {f"c/{key}": msgspec.msgpack.encode(record)}, cut)
+            record = msgspec.msgpack.encode([tick(last, wall_s * 1000), self.world.event])
+            self.world.write(name, document, {f"c/{key}": record}, cut)
+        self._flow(flows)
 
-    @rule(device=which, writes=st.integers(1, 30), cut=cuts)
-    def device_is_busy(self, device: int, writes: int, cut: int | None) -> None:
+    @rule(device=which, writes=st.integers(1, 30), cut=cuts, flows=st.booleans())
+    def device_is_busy(self, device: int, writes: int, cut: int | None, flows: bool) -> None:
         name = self._device(device)
         for number in range(writes):
-            entry = {f"s/{'mno'[number % 3]}": f"{self.world.event}".encode()}
+            entry = {f"s/{'mno'[number % 3]}": self._value()}
             is_last = number == writes - 1
             self.world.write(name, device_document(name), entry, cut if is_last else None)
+        self._flow(flows)
 
-    @rule(device=which, key=st.sampled_from("kl"), writes=st.integers(1, 10), cut=cuts)
-    def operator_wishes(self, device: int, key: str, writes: int, cut: int | None) -> None:
+    @rule(device=which, writes=st.integers(1, 10), cut=cuts, flows=st.booleans())
+    def operator_wishes(self, device: int, writes: int, cut: int | None, flows: bool) -> None:
         document = desired_document(self._device(device))
-        for _ in range(writes):
-            entry = {f"d/{key}": f"{self.world.event}".encode()}
-            self.world.write(HUBS[0], document, entry, cut)
+        for number in range(writes):
+            self.world.write(HUBS[0], document, {f"d/{'kl'[number % 2]}": self._value()}, cut)
+        self._flow(flows)
+
+    def _value(self) -> bytes:
+        return f"{self.world.event}".encode()
+
+    def _flow(self, flows: bool) -> None:
+        """Let the network be perfect for a moment, or leave what was sent on its way."""
+        if flows:
+            self.world.deliver_all()
 
     # ------------------------------------------------------------------------ network
     @precondition(lambda self: self.world.flying)
-    @rule(number=which, cut=cuts)
-    def a_frame_arrives(self, number: int, cut: int | None) -> None:
-        self.world.deliver(number % len(self.world.flying), cut)
+    @rule(number=which, cut=cuts, again=st.booleans())
+    def a_frame_arrives(self, number: int, cut: int | None, again: bool) -> None:
+        """Any of those on their way; with `again` it is a duplicate, and the original follows."""
+        self.world.deliver(number % len(self.world.flying), cut, keep=again)
 
     @precondition(lambda self: self.world.flying)
     @rule(count=st.integers(1, 12))
@@ -103,14 +125,10 @@ class Convergence(RuleBasedStateMachine):
                 self.world.deliver(0)
 
     @precondition(lambda self: self.world.flying)
-    @rule(number=which, cut=cuts)
-    def a_frame_arrives_and_will_again(self, number: int, cut: int | None) -> None:
-        self.world.deliver(number % len(self.world.flying), cut, keep=True)
-
-    @precondition(lambda self: self.world.flying)
-    @rule(number=which)
-    def a_frame_is_lost(self, number: int) -> None:
-        del self.world.flying[number % len(self.world.flying)]
+    @rule(number=which, count=st.integers(1, 4))
+    def frames_are_lost(self, number: int, count: int) -> None:
+        first = number % len(self.world.flying)
+        del self.world.flying[first : first + count]
 
     @rule(machine=which, line=which, cut=cuts)
     def a_line_comes_up(self, machine: int, line: int, cut: int | None) -> None:
@@ -129,13 +147,18 @@ class Convergence(RuleBasedStateMachine):
         self.world.pass_time(seconds)
 
     # ------------------------------------------------------------------------ power and disks
-    @rule(machine=which)
-    def power_fails(self, machine: int) -> None:
-        self.world.kill(self._machine(machine))
+    @rule(machine=which, returns=st.booleans())
+    def power_fails(self, machine: int, returns: bool) -> None:
+        name = self._machine(machine)
+        self.world.kill(name)
+        if returns:
+            self._come_up(name)
 
-    @rule(machine=which, cut=cuts)
-    def power_returns(self, machine: int, cut: int | None) -> None:
-        self._come_up(self._machine(machine), cut)
+    @rule(cut=cuts, flows=st.booleans())
+    def power_returns(self, cut: int | None, flows: bool) -> None:
+        for name in self.world.machines:
+            self._come_up(name, cut)
+        self._flow(flows)
 
     def _come_up(self, name: str, cut: int | None = None) -> None:
         if self.world.machines[name].is_up:
@@ -144,14 +167,16 @@ class Convergence(RuleBasedStateMachine):
         for line in self.world.machines[name].lines:
             self.world.connect(name, line)
 
-    @rule(machine=which, number=which, starts=st.booleans())
-    def an_older_disk_image_comes_back(self, machine: int, number: int, starts: bool) -> None:
+    @rule(machine=which, back=st.integers(1, 40), starts=st.booleans(), flows=st.booleans())
+    def an_older_disk_image_comes_back(
+        self, machine: int, back: int, starts: bool, flows: bool
+    ) -> None:
         """A device's disk is rolled back, a hub is restored from a backup."""
         name = self._machine(machine)
-        images_count = len(self.world.machines[name].disk.images)
-        self.world.roll_back(name, number % images_count)
+        self.world.roll_back(name, max(0, len(self.world.machines[name].disk.images) - 1 - back))
         if starts:
             self._come_up(name)
+        self._flow(flows)
 
     # ------------------------------------------------------------------------ malice
     @rule(device=which, hub=st.sampled_from(HUBS))

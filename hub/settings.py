@@ -1,0 +1,178 @@
+"""The hub's settings: what a person can choose, with a bound and a sentence each.
+
+Owns their names, defaults and checks. Never touches what a setting names; that is left to whoever
+uses it.
+A setting comes from the TOML file, and from an environment variable `FIELDFARE_HUB_<NAME>`, which
+wins. Names are used in files of other people; never reuse one.
+"""
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from hub.errors import BadSettings
+from sync.manifest import ARTIFACT_BYTES_MAX
+
+ENV_PREFIX: Final = "FIELDFARE_HUB_"
+
+EMBEDDED: Final = "embedded"
+"""Value of `broker` that asks for a broker of the hub's own."""
+
+PORT_MAX: Final = 65_535
+
+Port = Annotated[int, Field(ge=0, le=PORT_MAX)]
+
+
+class Settings(BaseModel):
+    """Settings of the hub. Durations are in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state_dir: Path = Field(
+        Path("/var/lib/fieldfare-hub"),
+        description="Folder for the database, the artifacts and the embedded broker.",
+    )
+    http_host: str = Field(
+        "127.0.0.1",
+        description="Address the HTTP API listens on. Loopback only, as long as callers cannot "
+        "prove who they are.",
+    )
+    http_port: Port = Field(
+        8420, description="TCP port of the HTTP API and the artifacts; 0 takes a free one."
+    )
+    broker: str = Field(
+        EMBEDDED,
+        description="`embedded` runs a broker as a child of the hub; `host:port` names another.",
+    )
+    broker_port: Port = Field(
+        18830, description="TCP port of the embedded broker on loopback; 0 takes a free one."
+    )
+    broker_username: str | None = Field(
+        None, description="Name to sign in with at a broker that is not embedded."
+    )
+    broker_password: SecretStr | None = Field(
+        None, description="Password to sign in with at a broker that is not embedded."
+    )
+    mqtt_version: Literal["auto", "3.1.1", "5"] = Field(
+        "auto", description="MQTT version to speak; `auto` tries 5 first and falls back."
+    )
+    silence_s: Annotated[float, Field(ge=1, le=30 * 86_400)] = Field(
+        60.0,
+        description="How long a device may be connected without taking a deployment before it "
+        "counts as silent. What devices usually take can make it longer, never shorter.",
+    )
+    active_window_s: Annotated[float, Field(ge=60, le=366 * 86_400)] = Field(
+        7 * 86_400.0, description="A device heard from within this time counts as active."
+    )
+    batch_max_count: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        1000, description="Most messages that share one durable write."
+    )
+    devices_max_count: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        200_000,
+        description="Most devices that are registered by themselves; later ones are turned away.",
+    )
+    device_frames_per_s: Annotated[float, Field(gt=0, le=10_000)] = Field(
+        20.0, description="Frames that one device may send in the long run; more are dropped."
+    )
+    device_burst_count: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        400, description="Frames that one device may send at once before the rate counts."
+    )
+    blob_max_bytes: Annotated[int, Field(ge=1, le=ARTIFACT_BYTES_MAX)] = Field(
+        ARTIFACT_BYTES_MAX, description="Largest artifact that can be uploaded."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least important lines that are written to standard error."
+    )
+
+    @field_validator("http_host")
+    @classmethod
+    def _stay_on_loopback(cls, host: str) -> str:
+        if host == "localhost":
+            return "127.0.0.1"
+        try:
+            is_loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            is_loopback = False
+        if not is_loopback:
+            raise ValueError(
+                f"{host!r} is not a loopback address. Anyone who reaches the API can deploy, so "
+                "it answers on this machine only (127.0.0.1 or ::1); to reach it from elsewhere "
+                "put a proxy that signs people in before it"
+            )
+        return host
+
+    @field_validator("broker")
+    @classmethod
+    def _name_a_broker(cls, broker: str) -> str:
+        if broker != EMBEDDED:
+            split_address(broker)
+        return broker
+
+    @property
+    def broker_address(self) -> tuple[str, int] | None:
+        """Return host and port of the broker, None if it is the embedded one."""
+        return None if self.broker == EMBEDDED else split_address(self.broker)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `host:port` or `[ipv6]:port`.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= PORT_MAX:
+        raise ValueError(f"{address!r} is neither {EMBEDDED!r} nor host:port")
+    return host, int(port)
+
+
+def load_settings(
+    file: Path | None = None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    chosen: Mapping[str, object] | None = None,
+) -> Settings:
+    """Return the settings from `file`, then the environment, then `chosen` (a command line).
+
+    Raises:
+        BadSettings: The file cannot be read, or a setting is unknown or out of bounds.
+    """
+    fields: dict[str, Any] = _read(file) if file is not None else {}
+    sources = dict.fromkeys(fields, str(file))
+    for variable, value in environment.items():
+        if variable.startswith(ENV_PREFIX):
+            name = variable.removeprefix(ENV_PREFIX).lower()
+            fields[name], sources[name] = value, variable
+    for name, value in (chosen or {}).items():
+        fields[name], sources[name] = value, "the command line"
+    try:
+        return Settings.model_validate(fields)
+    except ValidationError as error:
+        faults = [_explain(dict(fault), sources) for fault in error.errors(include_url=False)[:5]]
+        raise BadSettings("; ".join(faults)) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise BadSettings(f"the settings in {file} cannot be read: {reason}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadSettings(f"the settings in {file} are not TOML: {error}") from None
+
+
+def _explain(fault: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    name = str(fault["loc"][0]) if fault["loc"] else "settings"
+    source = f" (from {sources[name]})" if name in sources else ""
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(Settings.model_fields)
+        return f"there is no setting {name!r}{source}; there are: {known}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return f"the setting {name}{source} is wrong: {message}"

@@ -1,0 +1,115 @@
+"""The tables about devices: who is registered, their contacts, and what they did wrong.
+
+Owns their SQL. Never decides whom to register or what to count.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from hub.store.database import Connection
+
+_BULK: Final = (
+    # CROSS JOIN keeps the order, so that each name costs two look-ups and no scan.
+    "SELECT d.id, d.n, d.heard_ms, d.stray_count, c.n, c.epoch, c.state, c.vector, c.absorbed "
+    "FROM json_each(?) AS j CROSS JOIN device AS d ON d.id = j.value "
+    "LEFT JOIN document AS c ON c.name = 'dev/' || d.id"
+)
+
+
+class Stored(NamedTuple):
+    """A registered device, and the columns of its document if there is one."""
+
+    id: str
+    n: int
+    heard_ms: int
+    stray_count: int
+    document_n: int | None
+    epoch: int
+    state: bytes
+    vector: bytes
+    absorbed: bytes
+
+
+def load_many(connection: Connection, devices: Iterable[str]) -> dict[str, Stored]:
+    """Return the registered ones of `devices` with their documents, in one query."""
+    rows = connection.execute(_BULK, (json.dumps(list(devices)),))
+    return {row[0]: Stored._make(row) for row in rows}
+
+
+def number_of(connection: Connection, device: str) -> int | None:
+    """Return the number of a device, None if it is not registered."""
+    for (n,) in connection.execute("SELECT n FROM device WHERE id = ?", (device,)):
+        found: int = n
+        return found
+    return None
+
+
+def count(connection: Connection) -> int:
+    """Return how many devices are registered."""
+    (found,) = next(connection.execute("SELECT count(*) FROM device"))
+    registered: int = found
+    return registered
+
+
+def register(connection: Connection, device: str, now_ms: int) -> int:
+    """Register a device and return its number."""
+    connection.execute(
+        "INSERT INTO device (id, first_seen_ms, heard_ms, stray_count) VALUES (?, ?, ?, 0)",
+        (device, now_ms, now_ms),
+    )
+    return connection.last_insert_rowid()
+
+
+def save_heard(connection: Connection, heard: Iterable[tuple[int, int]]) -> None:
+    """Note (hub UTC, device) of devices that were heard from."""
+    connection.executemany("UPDATE device SET heard_ms = ? WHERE n = ?", heard)
+
+
+def save_stray_counts(connection: Connection, counts: Iterable[tuple[int, int]]) -> None:
+    """Note (count, device): acknowledgements of deployments that this hub does not know."""
+    connection.executemany("UPDATE device SET stray_count = ? WHERE n = ?", counts)
+
+
+def load_contacts(connection: Connection, devices: Iterable[int]) -> dict[int, bytes]:
+    """Return the contacts of those of `devices` that have any."""
+    rows = connection.execute(
+        "SELECT c.device, c.contacts FROM json_each(?) AS j "
+        "CROSS JOIN contact AS c ON c.device = j.value",
+        (json.dumps(list(devices)),),
+    )
+    return {device: contacts for device, contacts in rows}  # noqa: C416 - rows are untyped
+
+
+def save_contacts(connection: Connection, contacts: Mapping[int, bytes]) -> None:
+    """Keep the contacts of devices."""
+    connection.executemany("INSERT OR REPLACE INTO contact VALUES (?, ?)", contacts.items())
+
+
+def stamps_of(connection: Connection, device: int, boot: bytes, limit: int) -> list[int]:
+    """Return the CLOCK_BOOTTIME of the device's last acknowledged stages in a boot, oldest first."""
+    rows = connection.execute(
+        "SELECT boottime_ms FROM p_stage WHERE device = ?1 AND boot = ?2 AND deployment IN "
+        "(SELECT deployment FROM targeted WHERE device = ?1) ORDER BY boottime_ms DESC LIMIT ?3",
+        (device, boot, limit),
+    )
+    return [boottime_ms for (boottime_ms,) in rows][::-1]
+
+
+def save_offences(
+    connection: Connection, offences: Iterable[tuple[str, str, int, int, str]]
+) -> None:
+    """Add (device, code, count, hub UTC, detail) to what devices did wrong."""
+    connection.executemany(
+        "INSERT INTO offence VALUES (?1, ?2, ?3, ?4, ?4, ?5) ON CONFLICT (device, code) "
+        "DO UPDATE SET count = count + excluded.count, last_ms = excluded.last_ms, "
+        "detail = excluded.detail",
+        offences,
+    )
+
+
+def count_offenders(connection: Connection) -> int:
+    """Return how many rows there are about what devices did wrong."""
+    (found,) = next(connection.execute("SELECT count(*) FROM offence"))
+    rows: int = found
+    return rows

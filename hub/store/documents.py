@@ -1,0 +1,73 @@
+"""The table of documents: what the hub durably holds of each.
+
+Owns the rows' form. Never looks into a state.
+"""
+
+import msgspec
+
+from hub.store.database import Connection
+from sync.documents import DocumentName, Kind
+from sync.replica import Absorbed, Holding
+from sync.vector import decode_vector, encode_vector
+
+_ABSORBED = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def load(connection: Connection, document: DocumentName) -> Holding | None:
+    """Return what is held of `document`, None if nothing is."""
+    rows = connection.execute(
+        "SELECT epoch, state, vector, absorbed FROM document WHERE name = ?", (str(document),)
+    )
+    for epoch, state, vector, absorbed in rows:
+        return holding_of(epoch, state, vector, absorbed)
+    return None
+
+
+def save(connection: Connection, document: DocumentName, holding: Holding, now_ms: int) -> None:
+    """Keep `holding` in place of what was held of `document`."""
+    connection.execute(
+        "INSERT INTO document (name, epoch, state, vector, absorbed, stored_ms) "
+        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, "
+        "state = excluded.state, vector = excluded.vector, absorbed = excluded.absorbed, "
+        "stored_ms = excluded.stored_ms",
+        (
+            str(document),
+            holding.epoch,
+            holding.state,
+            encode_vector(holding.vector),
+            encode_absorbed(holding.absorbed),
+            now_ms,
+        ),
+    )
+
+
+def names(connection: Connection, kind: Kind) -> list[DocumentName]:
+    """Return the documents of one kind, in order."""
+    start = f"{kind.value}/"
+    rows = connection.execute(
+        "SELECT name FROM document WHERE name >= ? AND name < ? ORDER BY name",
+        (start, f"{kind.value}0"),  # "0" follows "/"
+    )
+    return [DocumentName(kind, name[len(start) :]) for (name,) in rows]
+
+
+def holding_of(epoch: int, state: bytes, vector: bytes, absorbed: bytes) -> Holding:
+    """Return the holding in the columns of a row."""
+    if not absorbed:
+        return Holding(epoch, state, decode_vector(vector))
+    return Holding(epoch, state, decode_vector(vector), decode_absorbed(absorbed))
+
+
+def encode_absorbed(absorbed: Absorbed) -> bytes:
+    """Return the column's form of the epochs that a holding has absorbed."""
+    if not absorbed:
+        return b""
+    return _ENCODER.encode([(epoch, encode_vector(seen)) for epoch, seen in absorbed])
+
+
+def decode_absorbed(encoded: bytes) -> Absorbed:
+    """Return the epochs in a column."""
+    if not encoded:
+        return ()
+    return tuple((epoch, decode_vector(seen)) for epoch, seen in _ABSORBED.decode(encoded))

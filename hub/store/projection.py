@@ -1,0 +1,122 @@
+"""The tables that queries read: what documents and the journal say, one row a key.
+
+Owns the projection's SQL, its version, and its rebuild. Never decides what a key means
+(`hub.projection`).
+
+Rule: the rows are a pure function of the documents and the journal, so dropping and rebuilding
+them gives the same rows.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from hub.projection import Row, row_of
+from hub.store import documents
+from hub.store.database import Connection, load_number, save_number, schema_text
+from sync.documents import ACK, Kind
+from sync.gate import Refused
+from sync.replica import values_of
+
+PROJECTION_VERSION: Final = 1
+"""Goes up with every change to `schema/projection.sql` or to what a key means."""
+
+TABLES: Final = ("p_fact", "p_version", "p_setting", "p_conflict", "p_stage")
+
+_PUT: Final = {
+    "p_fact": "INSERT OR REPLACE INTO p_fact VALUES (?, ?, ?)",
+    "p_version": "INSERT OR REPLACE INTO p_version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "p_setting": "INSERT OR REPLACE INTO p_setting VALUES (?, ?, ?, ?, ?, ?)",
+    "p_conflict": "INSERT OR REPLACE INTO p_conflict VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    # The journal keeps the first time, so the projection does.
+    "p_stage": "INSERT INTO p_stage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (deployment, device, stage) DO UPDATE SET boot = excluded.boot, "
+    "boottime_ms = excluded.boottime_ms, wall_ms = excluded.wall_ms, sync = excluded.sync, "
+    "reason = excluded.reason, detail = excluded.detail",
+}
+
+_DROP: Final = {
+    "p_fact": "DELETE FROM p_fact WHERE device = ? AND name = ?",
+    "p_version": "DELETE FROM p_version WHERE device = ? AND component = ?",
+    "p_setting": "DELETE FROM p_setting WHERE device = ? AND key = ?",
+    "p_conflict": "DELETE FROM p_conflict WHERE device = ? AND key = ?",
+}
+
+_BATCH_ROWS: Final = 5000
+
+
+@dataclass(slots=True)
+class Changes:
+    """Rows to put and rows to drop, gathered for one transaction."""
+
+    put: dict[str, list[tuple[object, ...]]] = field(default_factory=dict)
+    drop: dict[str, list[tuple[object, ...]]] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        """Take one row that was put, or dropped if it has no columns."""
+        if row.columns is not None:
+            self.put.setdefault(row.table, []).append(row.columns)
+        elif row.table in _DROP:
+            self.drop.setdefault(row.table, []).append(row.identity)
+
+    def save(self, connection: Connection) -> None:
+        """Write what was gathered, in the order of the tables' keys, and forget it."""
+        for table, identities in self.drop.items():
+            connection.executemany(_DROP[table], identities)
+        for table, rows in self.put.items():
+            rows.sort(key=lambda row: row[:2])
+            connection.executemany(_PUT[table], rows)
+        self.put.clear()
+        self.drop.clear()
+
+
+def ensure(connection: Connection) -> bool:
+    """Rebuild the projection if it is not of this program's version; True if it was."""
+    if load_number(connection, "projection_version") == PROJECTION_VERSION:
+        return False
+    rebuild(connection)
+    return True
+
+
+def rebuild(connection: Connection) -> None:
+    """Drop the projection and make it anew from the documents and the journal."""
+    for table in TABLES:
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    connection.execute(schema_text("projection.sql"))
+    changes = Changes()
+    count = 0
+    for row in _all_rows(connection):
+        changes.add(row)
+        count += 1
+        if count % _BATCH_ROWS == 0:
+            changes.save(connection)
+    changes.save(connection)
+    save_number(connection, "projection_version", PROJECTION_VERSION)
+
+
+def _all_rows(connection: Connection) -> Iterable[Row]:
+    stored = connection.execute(
+        "SELECT d.n, c.epoch, c.state, c.vector FROM document AS c "
+        "JOIN device AS d ON d.id = substr(c.name, 5) WHERE c.name >= ? AND c.name < ?",
+        (f"{Kind.DEVICE.value}/", f"{Kind.DEVICE.value}0"),
+    )
+    for n, epoch, state, vector in stored:
+        try:
+            values = values_of(documents.holding_of(epoch, state, vector, b""))
+        except Refused:
+            continue  # it was readable when it was stored, so the disk has changed it
+        for key, value in values.items():
+            # Acknowledgements come from the journal, which has those that were pruned as well.
+            if not key.startswith(ACK):
+                yield row_of(n, key, value, 0)
+    journal = connection.execute("SELECT device, key, record, seen_at_ms FROM seen")
+    for n, key, record, seen_at_ms in journal:
+        yield row_of(n, key, record, seen_at_ms)
+
+
+def dump(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+    """Return every row of the projection, for comparison."""
+    return {
+        table: sorted(connection.execute(f"SELECT * FROM {table}"), key=repr)  # noqa: S608 - names are ours
+        for table in TABLES
+    }

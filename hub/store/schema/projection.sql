@@ -1,0 +1,59 @@
+-- What documents and the journal of acknowledgements say, one row a key, for queries.
+-- Never migrated: PROJECTION_VERSION in hub/store/projection.py goes up, and the hub builds it anew.
+
+CREATE TABLE p_fact (
+    device INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,             -- JSON
+    PRIMARY KEY (device, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE p_version (
+    device INTEGER NOT NULL,
+    component TEXT NOT NULL,
+    version TEXT NOT NULL,
+    release BLOB NOT NULL,
+    boot BLOB NOT NULL,
+    boottime_ms INTEGER NOT NULL,
+    healthy INTEGER NOT NULL,
+    deployment TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (device, component)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE p_setting (
+    device INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    clock INTEGER NOT NULL,
+    value TEXT,                      -- JSON; NULL if the application took it back
+    saw INTEGER NOT NULL,
+    writer TEXT NOT NULL,
+    PRIMARY KEY (device, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE p_conflict (
+    device INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    clock INTEGER NOT NULL,
+    local TEXT,
+    desired TEXT,
+    effective TEXT,
+    winner TEXT NOT NULL,            -- empty once settled
+    local_clock INTEGER NOT NULL,
+    desired_clock INTEGER NOT NULL,
+    PRIMARY KEY (device, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE p_stage (
+    deployment TEXT NOT NULL,
+    device INTEGER NOT NULL,
+    stage TEXT NOT NULL,             -- the letter
+    boot BLOB NOT NULL,
+    boottime_ms INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL,
+    sync INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    seen_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (deployment, device, stage)
+) STRICT, WITHOUT ROWID;
