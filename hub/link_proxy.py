@@ -23,6 +23,10 @@ READ_MAX_BYTES = 64 * 1024
 PACKET_MAX_BYTES = 4 * 1024 * 1024
 """Largest packet that is forwarded; a larger one ends its connection."""
 
+SETTLE_TURNS = 5
+"""Turns of the event loop after which a connection that was accepted before the server closed has
+reached `_serve`; asyncio closes none of those itself."""
+
 _LENGTH_BYTES_MAX = 4
 _QOS_1 = 0x02
 _QOS_BITS = 0x06
@@ -71,6 +75,8 @@ class LinkProxy:
         """Stop listening and break every connection."""
         if self._server is not None:
             self._server.close()
+            for _ in range(SETTLE_TURNS):
+                await asyncio.sleep(0)
         self.cut()
         self.resume()
         for task in self._serving:

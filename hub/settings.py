@@ -76,11 +76,13 @@ class Settings(BaseModel):
         200_000,
         description="Most devices that are registered by themselves; later ones are turned away.",
     )
-    device_frames_per_s: Annotated[float, Field(gt=0, le=10_000)] = Field(
-        20.0, description="Frames that one device may send in the long run; more are dropped."
+    device_messages_per_s: Annotated[float, Field(gt=0, le=10_000)] = Field(
+        20.0,
+        description="Messages that one device may send in the long run; more are dropped, which "
+        "delays them. A long one counts for several.",
     )
     device_burst_count: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        400, description="Frames that one device may send at once before the rate counts."
+        400, description="Messages that one device may send at once before the rate counts."
     )
     blob_max_bytes: Annotated[int, Field(ge=1, le=ARTIFACT_BYTES_MAX)] = Field(
         ARTIFACT_BYTES_MAX, description="Largest artifact that can be uploaded."

@@ -21,6 +21,15 @@ CLIENT_IDS_MAX = 64
 STATE_BYTES_MAX = 32 * 1024
 """A document larger than this after a roll starts a new epoch."""
 
+TAKEN_BYTES_MAX = 48 * 1024
+"""Most live bytes, ours included, up to which a rebase takes in what only the follower holds."""
+
+ENTRY_BYTES = 16
+"""What the engine keeps around the key and the value of one live entry."""
+
+LEFTOVER_BYTES = 5
+"""What it keeps of one overwritten entry."""
+
 Prune = Callable[[Mapping[str, bytes]], dict[str, bytes]]
 """Chooses which live values a new generation keeps."""
 
@@ -59,7 +68,12 @@ class Author:
         self._replica = Replica(client_id=client_id, state=holding.state if holding else b"")
         self._upkeep = upkeep
         self._prune = prune
-        self._writes = 0
+        # Counting from zero at each start would never reach a roll on a device that starts daily.
+        live_bytes = sum(
+            len(key) + len(value) + ENTRY_BYTES for key, value in self.values().items()
+        )
+        leftover_bytes = max(0, len(holding.state) - live_bytes) if holding is not None else 0
+        self._writes = leftover_bytes // LEFTOVER_BYTES
 
     def values(self) -> dict[str, bytes]:
         """Return the live values."""
@@ -123,7 +137,7 @@ class Author:
             Refused: The engine cannot read `theirs`; nothing was changed.
         """
         own = self.values()
-        merged = union(own, values_of(theirs))
+        merged = self._prune(_bounded(own, union(own, values_of(theirs))))
         theirs_seen: tuple[int, Vector] = (theirs.epoch, theirs.vector)
         if theirs.epoch < self.epoch:
             missing = {key: value for key, value in merged.items() if own.get(key) != value}
@@ -139,3 +153,18 @@ class Author:
         self.absorbed = absorbed_with(self.absorbed, *seen)
         self.epoch = epoch
         self._writes = 0
+
+
+def _bounded(own: Mapping[str, bytes], merged: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return `merged` without those of its keys that `own` lacks and that are too much together.
+
+    What a follower holds of ours is no larger than what we once wrote, unless it lies.
+    """
+    bounded = {key: merged[key] for key in own}
+    left_bytes = TAKEN_BYTES_MAX - sum(len(key) + len(own[key]) for key in own)
+    for key in sorted(merged.keys() - own.keys()):
+        left_bytes -= len(key) + len(merged[key]) + ENTRY_BYTES
+        if left_bytes < 0:
+            break
+        bounded[key] = merged[key]
+    return bounded

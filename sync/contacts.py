@@ -14,6 +14,7 @@ synchronization" (1989), and Marzullo and Owicki, "Maintaining the time in a dis
 (1983), without an exchange of its own: ordinary traffic carries the anchors.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Annotated
 
@@ -79,11 +80,13 @@ class Boot(msgspec.Struct, frozen=True, array_like=True):
 
     def lo_ms(self, boottime_ms: int, drift_ppm: int = DRIFT_PPM) -> int | None:
         """Return the earliest hub time that this boot's own contacts allow for a moment in it."""
-        return max((_lowest(a, boottime_ms, drift_ppm) for a in self.down), default=None)
+        nearest = _nearest(self.down, boottime_ms)
+        return max((_lowest(anchor, boottime_ms, drift_ppm) for anchor in nearest), default=None)
 
     def hi_ms(self, boottime_ms: int, drift_ppm: int = DRIFT_PPM) -> int | None:
         """Return the latest hub time that this boot's own contacts allow for a moment in it."""
-        return min((_highest(a, boottime_ms, drift_ppm) for a in self.up), default=None)
+        nearest = _nearest(self.up, boottime_ms)
+        return min((_highest(anchor, boottime_ms, drift_ppm) for anchor in nearest), default=None)
 
 
 class Contacts(msgspec.Struct, frozen=True, array_like=True):
@@ -204,6 +207,20 @@ def _precedes(earlier: Boot, later: Boot, drift_ppm: int) -> bool:
     return start_hi_ms is not None and end_lo_ms is not None and start_hi_ms < end_lo_ms
 
 
+def _nearest(anchors: tuple[Anchor, ...], boottime_ms: int) -> tuple[Anchor, ...]:
+    """Return the anchors on either side of a moment.
+
+    Where none outdoes another, one of these two bounds the moment best; if the next one further out
+    did, it would outdo its neighbour everywhere. In any case each is a bound that holds.
+    """
+    position = bisect_left(anchors, boottime_ms, key=_boottime_ms)
+    return anchors[max(0, position - 1) : position + 1]
+
+
+def _boottime_ms(anchor: Anchor) -> int:
+    return anchor.boottime_ms
+
+
 def _lowest(anchor: Anchor, boottime_ms: int, drift_ppm: int) -> int:
     elapsed_ms = boottime_ms - anchor.boottime_ms - _CUT_MS
     rate = _MILLION - drift_ppm if elapsed_ms >= 0 else _MILLION + drift_ppm
@@ -237,7 +254,7 @@ def _with(
     """
     at_ms = new.boottime_ms
     worth = tightness(new, at_ms) - TOLERANCE_MS
-    if any(tightness(held, at_ms) >= worth for held in anchors):
+    if any(tightness(held, at_ms) >= worth for held in _nearest(anchors, at_ms)):
         return anchors
     kept = [
         held
@@ -245,7 +262,7 @@ def _with(
         if tightness(new, held.boottime_ms) < tightness(held, held.boottime_ms)
     ]
     kept.append(new)
-    kept.sort(key=lambda anchor: anchor.boottime_ms)
+    kept.sort(key=_boottime_ms)
     while len(kept) > ANCHORS_MAX:
         kept.remove(_least_missed(kept, pins, tightness))
     return tuple(kept)

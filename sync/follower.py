@@ -27,9 +27,11 @@ from sync.replica import (
     Absorbed,
     Applied,
     Holding,
+    absorbed_with,
     adopt,
     digest_of,
     is_absorbed,
+    may_follow,
     merge,
     values_of,
 )
@@ -106,8 +108,13 @@ def _diff(document: DocumentName, held: Holding | None, message: Diff, device: s
 
 
 def _full(document: DocumentName, held: Holding | None, message: Full, device: str) -> Followed:
-    admission = admit(message.update, {}, document.writer)
-    absorbed: Absorbed = tuple((epoch, vector_of(known)) for epoch, known in message.absorbed)
+    if not may_follow(message.epoch, held.epoch if held is not None else 0):
+        raise Refused(Refusal.EPOCH, f"epoch {message.epoch} is absurdly far ahead")
+    try:
+        admission = admit(message.update, {}, document.writer)
+    except Gap as gap:  # a whole document lacks nothing
+        raise Refused(Refusal.BAD_REFERENCE, str(gap)) from None
+    absorbed = absorbed_with((), *((epoch, vector_of(seen)) for epoch, seen in message.absorbed))
     if not _may_adopt(document, held, message.epoch, admission.forecast, absorbed):
         return Followed(have(document, held, device))
     applied = adopt(held, message.epoch, message.update, admission, absorbed)

@@ -27,6 +27,11 @@ CLOCK_MAX = 2**31 - 1
 """Highest clock of one client id. Ids change at every start, so an honest clock stays in the
 thousands; engines compute with 32 bits."""
 
+MAPS_MAX = 4
+"""Most maps that one update may make. An honest one makes one, the generation it ends with: those
+before it are gone when it is written. Maps put into maps can be nested deep enough to overflow a
+stack when they are deleted."""
+
 ROOT = "r"
 GENERATION = "g"
 
@@ -65,7 +70,10 @@ class Refused(ValueError):
 
 
 class Gap(ValueError):
-    """The update starts after what is held. Nobody is to blame: answer with the held vector."""
+    """The update needs something that is not held: answer with the held vector.
+
+    Nobody is to blame. It may have been made for another state, or have overtaken what it needs.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,7 @@ def admit(update: bytes, held: Vector, writer: Side) -> Admission:
     """Decide whether `update` may be applied to a replica that holds `held`.
 
     Raises:
-        Gap: It starts later than `held` ends.
+        Gap: It starts later than `held` ends, or builds on or deletes what is not held.
         Refused: It is not what `writer` could honestly have sent.
     """
     if len(update) > UPDATE_BYTES_MAX:
@@ -108,6 +116,7 @@ class _Parse:
         self.fresh_keys: list[str] = []
         self.overwrites = False
         self.budget = BLOCKS_MAX
+        self.maps_left = MAPS_MAX
 
     def run(self) -> Admission:
         reader = self.reader
@@ -125,7 +134,7 @@ class _Parse:
         forecast = self.forecast
         for client, clock in self.references:
             if clock >= forecast.get(client, 0):
-                raise Refused(Refusal.BAD_REFERENCE, "refers to something nobody has written")
+                raise Gap(f"refers to clock {clock} of client {client}, which is not held")
         return Admission(forecast, tuple(self.fresh_keys), self.overwrites)
 
     def _client(self, seen: set[int]) -> None:
@@ -200,6 +209,9 @@ class _Parse:
                 raise Refused(Refusal.NOT_A_MAP, "a generation holds values, not maps")
             if reader.uint() != _TYPE_MAP:
                 raise Refused(Refusal.NOT_A_MAP, "only maps are allowed")
+            self.maps_left -= 1
+            if self.maps_left < 0:
+                raise Refused(Refusal.NOT_A_MAP, f"more than {MAPS_MAX} maps")
             return 1
         raise Refused(Refusal.NOT_A_MAP, f"content kind {content} is not allowed")
 
@@ -246,7 +258,7 @@ class _Parse:
 
     def _key(self) -> str:
         length_bytes = self.reader.uint()
-        if length_bytes > KEY_BYTES_MAX:
+        if not 0 < length_bytes <= KEY_BYTES_MAX:
             raise Refused(Refusal.TOO_LARGE, f"a key of {length_bytes} bytes")
         try:
             return self.reader.take(length_bytes).decode()
@@ -270,7 +282,9 @@ class _Parse:
             for _ in range(ranges):
                 clock = reader.uint()
                 length = reader.uint()
-                if length == 0 or clock + length > end:
-                    raise Refused(Refusal.BAD_REFERENCE, "deletes something nobody has written")
+                if length == 0:
+                    raise Refused(Refusal.MALFORMED, "deletes a range of no length")
+                if clock + length > end:
+                    raise Gap(f"deletes up to {clock + length} of client {client}, held: {end}")
             if ranges:
                 self.overwrites = True

@@ -33,6 +33,12 @@ Absorbed = tuple[tuple[int, Vector], ...]
 ABSORBED_MAX = 8
 """Epochs remembered in `Absorbed`; a follower further behind is fetched from first."""
 
+EPOCH_FREE_MAX = 2**52
+"""Up to here a peer's epoch is believed, however far ahead: a disk may have been lost for years."""
+
+EPOCH_LEAP_MAX = 2**20
+"""Beyond that, how far ahead it may be. Otherwise one lie could use up all epochs there are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Holding:
@@ -114,6 +120,14 @@ class Replica:
                 values[key] = bytes(value) if isinstance(value, (bytes, bytearray)) else None
             return self._doc.get_update(), decode_vector(self._doc.get_state()), values
 
+    def is_flat(self) -> bool:
+        """Tell whether the generation is a map of nothing but bytes, as every writer leaves it."""
+        with _engine(), self._doc.transaction():
+            generation = self._generation()
+            if generation is None:
+                return not len(self._root)
+            return all(isinstance(value, bytes | bytearray) for value in generation.values())
+
     def _generation(self) -> "pycrdt.Map[object] | None":
         generation = self._root.get(GENERATION)
         return generation if isinstance(generation, pycrdt.Map) else None
@@ -190,6 +204,8 @@ def merge(holding: Holding, update: bytes, admission: Admission) -> Applied:
     scratch = Replica(client_id=1, state=holding.state)
     before = scratch.values() if admission.overwrites else None
     scratch.apply(update)
+    if before is not None and not scratch.is_flat():
+        raise Refused(Refusal.NOT_A_MAP, "the generation would hold something other than bytes")
     # Only new keys: reading those alone is six times cheaper than reading all.
     state, vector, changed = scratch.read(admission.fresh_keys if before is None else ())
     if vector != admission.forecast:
@@ -220,6 +236,11 @@ def _changes(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[st
     }
     changed.update(dict.fromkeys(before.keys() - after.keys()))
     return changed
+
+
+def may_follow(epoch: int, known: int) -> bool:
+    """Tell whether a document last known at epoch `known` may be at `epoch` elsewhere."""
+    return epoch <= max(EPOCH_FREE_MAX, known + EPOCH_LEAP_MAX)
 
 
 def absorbed_with(absorbed: Absorbed, *more: tuple[int, Vector]) -> Absorbed:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
 
-from sync.documents import DocumentName, Side
+from sync.documents import DocumentName, Kind, Side
 from sync.follower import Followed, follow, have
 from sync.gate import Gap, Refusal, Refused, admit
 from sync.messages import (
@@ -31,7 +31,15 @@ from sync.messages import (
     name_on_line,
     vector_of,
 )
-from sync.replica import Holding, diff_of, digest_of, is_absorbed, values_of
+from sync.replica import (
+    DOCUMENT_BYTES_MAX,
+    Holding,
+    diff_of,
+    digest_of,
+    is_absorbed,
+    may_follow,
+    values_of,
+)
 from sync.vector import Vector, covers, encode_vector, tag_of
 
 
@@ -108,6 +116,12 @@ disk was lost, a hub was set up anew; asking is the only way to find out."""
 REFUSED_PAUSE_S = 600.0
 """After a refused epoch was replaced and the new one refused as well, wait this long."""
 
+UPHEAVALS_MAX = 8
+"""Most epochs that one peer can make an author begin within `UPHEAVAL_WINDOW_S`. Two hubs restored
+at once need three; a peer that lies must not wear out a memory card."""
+
+UPHEAVAL_WINDOW_S = 600.0
+
 
 @dataclass(slots=True)
 class _Line:
@@ -123,6 +137,16 @@ class _Line:
     drifted: bool = False
     """Equal vectors but different content: an id was used twice."""
     refused_mono: float | None = None
+    window_mono: float = -UPHEAVAL_WINDOW_S
+    """When upheavals were last counted from zero."""
+    upheavals: int = 0
+
+    def may_upheave(self, now_mono: float) -> bool:
+        """Count an epoch that the peer makes us begin; False if there were too many lately."""
+        if now_mono - self.window_mono >= UPHEAVAL_WINDOW_S:
+            self.window_mono, self.upheavals = now_mono, 0
+        self.upheavals += 1
+        return self.upheavals <= UPHEAVALS_MAX
 
 
 @dataclass(slots=True)
@@ -257,12 +281,13 @@ class Session:
     ) -> None:
         line = self._lines.get(document)
         if line is None:
-            if isinstance(message, Have):  # a receipt for a document that went out by another road
-                step.heard[document] = _peer(message)
+            self._overheard(document, message, step)
             return
         own = self._own(document, line, shelf)
         if own is None:
             return
+        if not isinstance(message, Refuse) and not may_follow(message.epoch, own.epoch):
+            raise Refused(Refusal.EPOCH, f"epoch {message.epoch} is absurdly far ahead")
         match message:
             case Have():
                 peer = _peer(message)
@@ -272,11 +297,30 @@ class Session:
                     self._move(document, line, shelf, now_mono, step)
             case Whole():
                 if line.asked is Move.FETCH:
-                    vector = admit(message.update, {}, document.writer).forecast
-                    step.rebase[document] = Holding(message.epoch, message.update, vector)
-                    line.due_mono, line.drifted = None, False
-            case Refuse():
+                    self._fetched(document, line, message, now_mono, step)
+            case Refuse() if message.epoch == own.epoch:
                 self._refused(document, line, own, now_mono, step)
+            case _:  # a refusal of what has been replaced since
+                pass
+
+    def _overheard(
+        self, document: DocumentName, message: Have | Whole | Refuse, step: Step
+    ) -> None:
+        """Take a receipt for a document that went out by another road: a group's is retained."""
+        if document.kind is not Kind.GROUP and document.about != self.device:
+            raise Refused(Refusal.FOREIGN_WRITER, f"{document} is not on the sender's line")
+        if isinstance(message, Have) and document not in self._follows:
+            step.heard[document] = _peer(message)
+
+    def _fetched(
+        self, document: DocumentName, line: _Line, message: Whole, now_mono: float, step: Step
+    ) -> None:
+        if len(message.update) > DOCUMENT_BYTES_MAX:
+            raise Refused(Refusal.TOO_LARGE, f"a document of {len(message.update)} bytes")
+        vector = admit(message.update, {}, document.writer).forecast
+        if line.may_upheave(now_mono):
+            step.rebase[document] = Holding(message.epoch, message.update, vector)
+            line.due_mono, line.drifted = None, False
 
     def _is_news(self, line: _Line, peer: Peer, own: Holding) -> bool:
         """Note what the peer holds; False if that is what we knew and an answer is still due.
@@ -288,11 +332,12 @@ class Session:
         answered = moved or line.asked is Move.OPEN
         if answered:
             line.attempt = 0
-        line.drifted = bool(
-            peer.digest
-            and (peer.epoch, peer.vector) == (own.epoch, own.vector)
-            and peer.digest != digest_of(values_of(own))
-        )
+        if peer.digest or moved:
+            line.drifted = bool(
+                peer.digest
+                and (peer.epoch, peer.vector) == (own.epoch, own.vector)
+                and peer.digest != digest_of(values_of(own))
+            )
         return answered or line.due_mono is None
 
     def _refused(
@@ -322,16 +367,17 @@ class Session:
         move = next_move(document, own, peer, line.role)
         if line.drifted and move is Move.REST and line.role is Role.AUTHOR:
             move = Move.RESET if document.writer is Side.HUB else Move.FETCH
+        line.asked, line.due_mono = move, None
         if move is Move.RESET and peer is not None:
-            step.reset[document] = peer.epoch
-            line.drifted = False
-        line.asked = move
+            if line.may_upheave(now_mono):
+                step.reset[document] = peer.epoch
+                line.drifted = False
+            else:
+                line.due_mono = now_mono + UPHEAVAL_WINDOW_S
         message = self._message(document, own, peer, move)
         if message is not None:
             step.send.append(message)
             line.due_mono = now_mono + self._retry.delay_s(line.attempt, self._random)
-        else:
-            line.due_mono = None
 
     def _message(
         self, document: DocumentName, own: Holding, peer: Peer | None, move: Move

@@ -10,7 +10,7 @@ ones out makes a fleet look fast exactly when it is slow.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hub.outcomes.observations import DeviceCourse, delivered, moments, withdrawal
+from hub.outcomes.observations import DeviceCourse, Moments, delivered, moments, withdrawal
 from hub.outcomes.presence import reachable_ms
 from sync.stages import Stage, end_of
 from sync.stamps import Interval, point
@@ -37,15 +37,16 @@ class Span:
     took: Interval
 
 
-def execution_gap(course: DeviceCourse, now_ms: int) -> Span | None:
+def execution_gap(course: DeviceCourse, now_ms: int, held: Moments | None = None) -> Span | None:
     """Return how long it took from the operator's request to the device's acknowledgement.
 
-    None if the hub did not record the request.
+    None if the hub did not record the request. `held` is `moments(course)`, where the caller has it
+    already; so everywhere here.
     """
     requested_ms = course.hub_stages.get(Stage.REQUESTED)
     if requested_ms is None:
         return None
-    held = moments(course)
+    held = moments(course) if held is None else held
     if Stage.ACKNOWLEDGED in course.device_stages:
         return Span(State.ENDED, _since(requested_ms, held[Stage.ACKNOWLEDGED]))
     end = end_of(course.device_stages)
@@ -56,7 +57,9 @@ def execution_gap(course: DeviceCourse, now_ms: int) -> Span | None:
     return _unfinished(course, requested_ms, now_ms)
 
 
-def handshake_latency(course: DeviceCourse, now_ms: int) -> Span | None:
+def handshake_latency(
+    course: DeviceCourse, now_ms: int, held: Moments | None = None
+) -> Span | None:
     """Return how long it took from the hub's acceptance until the device held the deployment.
 
     None if the hub did not accept it.
@@ -64,19 +67,21 @@ def handshake_latency(course: DeviceCourse, now_ms: int) -> Span | None:
     accepted_ms = course.hub_stages.get(Stage.ACCEPTED)
     if accepted_ms is None:
         return None
-    taken = delivered(course)
+    taken = delivered(course, held)
     if taken is not None:
         return Span(State.ENDED, _since(accepted_ms, taken))
     return _unfinished(course, accepted_ms, now_ms)
 
 
-def reachable_handshake_latency(course: DeviceCourse, now_ms: int) -> Span | None:
+def reachable_handshake_latency(
+    course: DeviceCourse, now_ms: int, held: Moments | None = None
+) -> Span | None:
     """Return the part of the Handshake Latency in which the device was connected.
 
     This is the part that the system can be blamed for; the rest is the network's.
     """
     accepted_ms = course.hub_stages.get(Stage.ACCEPTED)
-    whole = handshake_latency(course, now_ms)
+    whole = handshake_latency(course, now_ms, held)
     if accepted_ms is None or whole is None:
         return None
 

@@ -17,6 +17,9 @@ from sync.records import Ack
 from sync.stages import DEVICE_STAGES, LADDER, Stage, end_of, furthest, order
 from sync.stamps import ClockSync, Interval, Stamp, point
 
+Moments = Mapping[Stage, Interval]
+"""When each stage was reached, in hub UTC."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceStage:
@@ -90,9 +93,7 @@ def moments(course: DeviceCourse) -> dict[Stage, Interval]:
     return held
 
 
-def delivered(
-    course: DeviceCourse, held: Mapping[Stage, Interval] | None = None
-) -> Interval | None:
+def delivered(course: DeviceCourse, held: Moments | None = None) -> Interval | None:
     """Return when the device took the deployment, None if nothing shows that it ever did.
 
     Its acknowledgement of that, of any later stage, and a state vector that covers the write each

@@ -18,7 +18,7 @@ from hub.outcomes.durations import (
     reachable_handshake_latency,
 )
 from hub.outcomes.funnel import Funnel, funnel
-from hub.outcomes.observations import DeviceCourse, moments
+from hub.outcomes.observations import DeviceCourse, Moments, moments
 from hub.outcomes.silence import Finding, Verdict, judge
 from hub.outcomes.survival import Summary, summary
 from sync.stages import Stage
@@ -33,8 +33,7 @@ class DeviceOutcome:
     finding: Finding
     runs: bool
     """Whether it is proven to run the release: it passed its health check and runs nothing else."""
-    moments: Mapping[Stage, Interval]
-    """When each stage was reached, hub UTC."""
+    moments: Moments
     execution_gap: Span | None
     handshake_latency: Span | None
     reachable_handshake_latency: Span | None
@@ -118,14 +117,15 @@ def _device_outcome(course: DeviceCourse, now_ms: int, patience_ms: int) -> Devi
     finding = judge(course, now_ms=now_ms, patience_ms=patience_ms)
     healthy = bool({Stage.HEALTHY, Stage.ACKNOWLEDGED} & set(course.device_stages))
     undone = finding.verdict in {Verdict.ROLLED_BACK, Verdict.FAILED}
+    held = moments(course)
     return DeviceOutcome(
         device=course.device,
         finding=finding,
         runs=healthy and not undone and course.runs is not False,
-        moments=moments(course),
-        execution_gap=execution_gap(course, now_ms),
-        handshake_latency=handshake_latency(course, now_ms),
-        reachable_handshake_latency=reachable_handshake_latency(course, now_ms),
+        moments=held,
+        execution_gap=execution_gap(course, now_ms, held),
+        handshake_latency=handshake_latency(course, now_ms, held),
+        reachable_handshake_latency=reachable_handshake_latency(course, now_ms, held),
     )
 
 

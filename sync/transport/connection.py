@@ -80,9 +80,7 @@ class Connection(asyncio.Protocol):
         self._splitter = Splitter(
             self, version5=version == "5", payload_max_bytes=link.payload_max_bytes
         )
-        self._engine = Engine(
-            link, version, presence, write=self.write, on_close=self._on_engine_close
-        )
+        self._engine = Engine(link, version, presence, self.write)
         self.outbox = self._make_outbox(link.inflight_max_count, LENGTH_MAX)
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -145,6 +143,10 @@ class Connection(asyncio.Protocol):
             self.outbox.publish(topic.encode(), payload, retain=True, qos=1)
         await self.outbox.drained()
         self._engine.disconnect()
+        self._end_reason = self._end_reason or "stopped"
+        self._flush()
+        if self._io is not None:
+            self._io.close()
         await self.ended
 
     def abort(self, reason: str) -> None:
@@ -161,7 +163,6 @@ class Connection(asyncio.Protocol):
         self._io.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._received_at = self._sent_at = self._puback_at = self._loop.time()
         self._engine.connect()
-        self._tick_timer = self._loop.call_later(self._keepalive_s / 4, self._tick)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the broker and stop reading when the program is behind."""
@@ -173,8 +174,7 @@ class Connection(asyncio.Protocol):
         try:
             self._splitter.feed(data)
         except Malformed as broken:
-            self._counters.malformed_count += 1
-            self.abort(f"the broker broke the protocol: {broken}")
+            self._fail(f"the broker broke the protocol: {broken}")
             return
         if self._inbox.full and not self._leaving and not self._reading_paused:
             self._reading_paused = True
@@ -244,6 +244,8 @@ class Connection(asyncio.Protocol):
         outcome = self._engine.outcome
         if isinstance(outcome, ConnectRefused):
             self._refuse(outcome)
+        elif self._engine.closed:
+            self._fail(self._engine.close_reason or "the broker broke the protocol")
         elif outcome is not None and before is None:
             self._begin(outcome)
         if outcome is not None and not self._is_live and not self._engine.subscribing:
@@ -303,6 +305,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, accepted: Accepted) -> None:
         """Subscribe and announce this client."""
         self._keepalive_s = accepted.keepalive_s or float(self._link.keepalive_s)
+        self._tick_timer = self._loop.call_later(self._keepalive_s / 4, self._tick)
         self.outbox = self._make_outbox(accepted.window_count, accepted.packet_max_bytes)
         self.subscribe(self._subscriptions.items())
         if self._presence is not None:
@@ -319,21 +322,16 @@ class Connection(asyncio.Protocol):
             self.accepted.set_result(accepted)
         self._inbox.add(Connected(self._loop.time(), accepted.session_present, self._version))
 
+    def _fail(self, reason: str) -> None:
+        if reason != self._engine.close_reason:
+            self._counters.malformed_count += 1
+        self.abort(reason)
+
     def _refuse(self, refused: ConnectRefused) -> None:
         if not self.accepted.done():
             self.accepted.set_exception(refused)
             self.accepted.exception()  # seen: nobody may be left who asks
         self.abort(str(refused))
-
-    def _on_engine_close(self) -> None:
-        """Close, because DISCONNECT was written or paho-mqtt found the stream broken."""
-        if self._leaving:
-            self._end_reason = self._end_reason or "stopped"
-            self._flush()
-            if self._io is not None:
-                self._io.close()
-        elif self._engine.outcome is None or isinstance(self._engine.outcome, Accepted):
-            self.abort(self._engine.close_reason or "the broker broke the protocol")
 
     def _gathered(self) -> None:
         if self._io is not None and not self._reading_paused and not self._io.is_closing():

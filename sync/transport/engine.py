@@ -56,9 +56,9 @@ class Accepted(NamedTuple):
 class _Pipe:
     """What paho-mqtt takes for a socket: received packets are put in, written ones come out."""
 
-    def __init__(self, write: Callable[[bytes], None], on_close: Callable[[], None]) -> None:
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.closed = False
         self._write = write
-        self._on_close = on_close
         self._received = b""
         self._at = 0
 
@@ -78,7 +78,7 @@ class _Pipe:
         return len(buffer)
 
     def close(self) -> None:
-        self._on_close()
+        self.closed = True
 
     def fileno(self) -> int:
         return -1
@@ -104,8 +104,6 @@ class Engine:
         version: MQTT version to speak.
         presence: Topic and payloads of the presence; the offline payload becomes the will.
         write: Takes packets for the broker.
-        on_close: Called when the connection shall be closed: after DISCONNECT was written, or
-            because the broker ended it or broke the protocol.
     """
 
     def __init__(
@@ -113,9 +111,7 @@ class Engine:
         link: Link,
         version: Version,
         presence: tuple[str, Birth] | None,
-        *,
         write: Callable[[bytes], None],
-        on_close: Callable[[], None],
     ) -> None:
         self.outcome: Accepted | ConnectRefused | None = None
         """The broker's answer to CONNECT, once it came."""
@@ -126,7 +122,7 @@ class Engine:
         self._link = link
         self._version = version
         self._subscribing: dict[int, list[str]] = {}
-        self._pipe = _Pipe(write, on_close)
+        self._pipe = _Pipe(write)
         self._client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=link.client_id,
@@ -144,6 +140,11 @@ class Engine:
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_disconnect = self._on_disconnect
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over: the broker ended it, or broke the protocol."""
+        return self._pipe.closed
 
     @property
     def subscribing(self) -> bool:

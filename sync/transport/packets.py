@@ -208,8 +208,8 @@ class Splitter:
                     raise Malformed("a message has a broken head")
                 sink.on_publish(chunk[body + 2 : topic_end], chunk[at:stop], first, packet_id)
             else:
-                if length > REST_MAX_BYTES:
-                    raise Malformed(f"a packet of kind 0x{kind:02x} announces {length} bytes")
+                if length > REST_MAX_BYTES or (kind == PUBACK and first != PUBACK):
+                    raise Malformed(f"a packet starts with 0x{first:02x} and has {length} bytes")
                 if stop > end:
                     self._need_bytes = stop - start
                     return start

@@ -7,7 +7,6 @@ A promise about a setting: it never goes back to an older clock.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -16,21 +15,13 @@ from sync.replica import Holding, values_of
 from sync.vector import Vector, covers
 
 
-@dataclass(slots=True)
-class Promise:
-    """One thing that a device relies on, and the hubs that said they hold it."""
-
-    clock: int
-    """Of a setting: the clock it must not fall behind. Zero for an acknowledgement."""
-    claims: set[str] = field(default_factory=set)
-
-
 class Promises:
     """The ledger."""
 
     def __init__(self) -> None:
         self._history: dict[DocumentName, list[tuple[int, Vector, dict[str, int]]]] = {}
-        self._promises: dict[DocumentName, dict[tuple[str, int], Promise]] = {}
+        self._promises: dict[DocumentName, dict[tuple[str, int], set[str]]] = {}
+        """By document, then by key and clock: the hubs that said they hold it."""
         self._restored: dict[str, int] = {}
 
     def kept(self, document: DocumentName, holding: Holding) -> None:
@@ -41,21 +32,24 @@ class Promises:
     def told(
         self, document: DocumentName, hub: str, epoch: int, vector: Vector, event: int
     ) -> None:
-        """Note that `hub` said at `event` that it durably holds (`epoch`, `vector`)."""
+        """Note that `hub` said at `event` that it durably holds (`epoch`, `vector`).
+
+        What it said before its disk was replaced is no promise: it is about a disk that is gone.
+        """
+        if event <= self._restored.get(hub, -1):
+            return
         promises = self._promises.setdefault(document, {})
         for known_epoch, known, clocks in self._history.get(document, ()):
             if known_epoch == epoch and covers(vector, known):
                 for key, clock in clocks.items():
-                    promise = promises.setdefault((key, clock), Promise(clock))
-                    if event > self._restored.get(hub, -1):
-                        promise.claims.add(hub)
+                    promises.setdefault((key, clock), set()).add(hub)
 
     def restored(self, name: str, event: int) -> None:
         """Note that the disk of `name` was put back: what it claimed before counts no more."""
         self._restored[name] = event
         for promises in self._promises.values():
-            for promise in promises.values():
-                promise.claims.discard(name)
+            for claims in promises.values():
+                claims.discard(name)
 
     def missing(self, document: DocumentName, values: Mapping[str, bytes]) -> list[str]:
         """Return the keys of promises that `values` breaks."""
@@ -80,9 +74,8 @@ class Promises:
         for document, promises in self._promises.items():
             shelves = [left, *others.values()]
             found = [_clocks(values_of(shelf.get(document))) for shelf in shelves]
-            for (key, clock), promise in promises.items():
-                claimed = bool(promise.claims - {name})
-                if not claimed and all(clocks.get(key, -1) < clock for clocks in found):
+            for (key, clock), claims in promises.items():
+                if not claims - {name} and all(clocks.get(key, -1) < clock for clocks in found):
                     return False
         return True
 

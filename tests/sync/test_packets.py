@@ -1,6 +1,7 @@
 """Packets: the stream is cut at the right places, however it arrives and whoever wrote it."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,7 @@ def split(
     splitter = Splitter(sink, version5=version5, payload_max_bytes=LIMIT)
     edges = [0, *sorted(cuts or []), len(stream)]
     most_held = 0
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         if start != stop:
             splitter.feed(stream[start:stop])
         most_held = max(most_held, splitter.held_bytes)

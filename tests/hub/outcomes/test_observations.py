@@ -1,6 +1,7 @@
 from itertools import pairwise
 
 from hub.outcomes.observations import (
+    DeviceStage,
     Receipt,
     delivered,
     moments,
@@ -63,6 +64,13 @@ def test_each_stage_bounds_its_neighbours() -> None:
         assert earlier.hi_ms is not None
         assert later.hi_ms is not None
         assert earlier.hi_ms <= later.hi_ms
+
+
+def test_a_stage_of_a_boot_without_contacts_was_before_the_one_that_followed() -> None:
+    before_reboot = DeviceStage(Stamp(b"boot-0", 77, 0), seen_at_ms=at(40_000))
+    held = moments(course(stages={Stage.VERIFIED: before_reboot, Stage.APPLIED: said(10)}))
+    assert held[Stage.VERIFIED].lo_ms == at(1)
+    assert held[Stage.VERIFIED].hi_ms == held[Stage.APPLIED].hi_ms
 
 
 def test_a_contradiction_leaves_the_earlier_evidence_as_it_is() -> None:

@@ -1,0 +1,202 @@
+"""What devices say about the hub's documents, and what the hub answers.
+
+Owns the way of such a message: it becomes a receipt, evidence for or against deliveries, and an
+answer if the device lacks something. Runs on the writer's thread inside a transaction; never
+publishes.
+
+Rule: evidence is a device's own state vector. That a broker took a message is none.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from hub.anchors import contacts_in
+from hub.conversations import Conversations, Said, desired_of
+from hub.desired import DesiredDocuments, is_possible_epoch
+from hub.groups import Groups
+from hub.offences import Offence, Offences
+from hub.receipts import Evidence, judge
+from hub.store import devices, documents, receipts
+from hub.store.database import Connection
+from sync.contacts import interval_of
+from sync.documents import DocumentName, Kind
+from sync.messages import Frame, Have, Message, Refuse, Whole, document_of, vector_of
+from sync.session import Peer
+from sync.stamps import Stamp
+
+ANSWERS_MAX: Final = 8
+"""Most messages about the hub's documents answered to one device in one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Who said it, and in which frame."""
+
+    n: int
+    device: str
+    frame: Frame
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What one batch adds to the tables of evidence."""
+
+    receipts: dict[tuple[int, str], tuple[int, str, int, bytes, int]] = field(default_factory=dict)
+    covered: list[tuple[int, str, int]] = field(default_factory=list)
+    missed: list[tuple[Speaker, list[str]]] = field(default_factory=list)
+
+
+class Correspondence:
+    """The hub's documents, seen from the devices."""
+
+    def __init__(
+        self,
+        desired: DesiredDocuments,
+        groups: Groups,
+        conversations: Conversations,
+        offences: Offences,
+    ) -> None:
+        self._desired = desired
+        self._groups = groups
+        self._conversations = conversations
+        self._offences = offences
+        self._rows = _Rows()
+        self.stale_groups: set[str] = set()
+        """Group documents that were stored anew and must be published; the caller empties it."""
+
+    def hear(
+        self,
+        connection: Connection,
+        speaker: Speaker,
+        message: Have | Whole | Refuse,
+        now_ms: int,
+        now_mono: float,
+    ) -> list[Message]:
+        """Take one message and return what to answer.
+
+        Raises:
+            BadFrame: It names no document, or its vector cannot be read.
+        """
+        document = document_of(message, speaker.device)
+        if document == desired_of(speaker.device):
+            return self._desired_heard(connection, speaker, document, message, now_ms, now_mono)
+        if document.kind is Kind.GROUP:
+            return self._group_heard(connection, speaker, document, message, now_ms, now_mono)
+        detail = f"speaks about {document}, which is not the hub's to send to it"
+        self._offences.add(speaker.device, Offence.BAD_FRAME, detail, now_mono)
+        return []
+
+    def _desired_heard(
+        self,
+        connection: Connection,
+        speaker: Speaker,
+        document: DocumentName,
+        message: Have | Whole | Refuse,
+        now_ms: int,
+        now_mono: float,
+    ) -> list[Message]:
+        if isinstance(message, Have):
+            peer = Peer(message.epoch, vector_of(message.vector))
+            if not self._is_possible(speaker, document, peer, now_ms, now_mono):
+                return []
+            own = documents.load(connection, document)
+            if own is None:
+                return []
+            written = receipts.load_written(connection, str(document))
+            self._note(speaker, str(document), message, judge(own, peer, written), now_ms)
+        elif isinstance(message, Refuse):
+            self._refused(speaker, document, message, now_mono)
+        said = self._conversations.heard(connection, speaker.device, message, now_mono)
+        return self.carry_out(connection, speaker.device, said, now_ms, now_mono)
+
+    def carry_out(
+        self, connection: Connection, device: str, said: Said, now_ms: int, now_mono: float
+    ) -> list[Message]:
+        """Replace the desired document if the conversation asks for it; return what to say."""
+        if said.reset_above is None:
+            return said.messages
+        document = desired_of(device)
+        self._desired.reset(connection, document, now_ms, above=said.reset_above)
+        more = self._conversations.was_reset(connection, device, now_mono)
+        return [*said.messages, *more.messages]
+
+    def _group_heard(
+        self,
+        connection: Connection,
+        speaker: Speaker,
+        document: DocumentName,
+        message: Have | Whole | Refuse,
+        now_ms: int,
+        now_mono: float,
+    ) -> list[Message]:
+        name = str(document)
+        if self._groups.holding(name) is None or isinstance(message, Whole):
+            return []
+        if isinstance(message, Refuse):
+            self._refused(speaker, document, message, now_mono)
+            return []
+        peer = Peer(message.epoch, vector_of(message.vector))
+        if not self._is_possible(speaker, document, peer, now_ms, now_mono):
+            return []
+        if self._groups.must_reset(name, peer, now_ms, now_mono):
+            self.reset_group(connection, document, now_ms, above=peer.epoch)
+            return []
+        self._note(speaker, name, message, self._groups.judge(name, peer), now_ms)
+        healing = self._groups.heal(name, speaker.n, peer, now_mono)
+        return [] if healing is None else [healing]
+
+    def reset_group(
+        self, connection: Connection, document: DocumentName, now_ms: int, *, above: int = 0
+    ) -> None:
+        """Give a group document a new epoch, to be published."""
+        self._desired.reset(connection, document, now_ms, above=above)
+        self._groups.load(connection, [document])
+        self.stale_groups.add(str(document))
+
+    def _is_possible(
+        self, speaker: Speaker, document: DocumentName, peer: Peer, now_ms: int, now_mono: float
+    ) -> bool:
+        if is_possible_epoch(peer.epoch, now_ms):
+            return True
+        detail = f"claims epoch {peer.epoch} of {document}, which no hub can have given yet"
+        self._offences.add(speaker.device, Offence.BAD_EPOCH, detail, now_mono)
+        return False
+
+    def _refused(
+        self, speaker: Speaker, document: DocumentName, message: Refuse, now_mono: float
+    ) -> None:
+        detail = f"refuses epoch {message.epoch} of {document}: {message.code}"
+        self._offences.add(speaker.device, Offence.REFUSES, detail, now_mono)
+
+    def _note(
+        self, speaker: Speaker, name: str, message: Have, evidence: Evidence, now_ms: int
+    ) -> None:
+        row = (speaker.n, name, message.epoch, message.vector, now_ms)
+        self._rows.receipts[speaker.n, name] = row
+        self._rows.covered += [(now_ms, each, speaker.n) for each in evidence.covered]
+        if evidence.missed:
+            self._rows.missed.append((speaker, evidence.missed))
+
+    def save(self, connection: Connection, now_ms: int) -> None:
+        """Write down what was heard since the last time."""
+        rows, self._rows = self._rows, _Rows()
+        if rows.receipts:
+            receipts.save_receipts(connection, rows.receipts.values())
+        if rows.covered:
+            receipts.save_covered(connection, rows.covered)
+        if not rows.missed:
+            return
+        columns = devices.load_contacts(connection, {speaker.n for speaker, _ in rows.missed})
+        missed: list[tuple[int, int | None, str, int]] = []
+        for speaker, deployments in rows.missed:
+            sent = interval_of(
+                Stamp(speaker.frame.sender, speaker.frame.sent_ms, 0),
+                contacts_in(columns.get(speaker.n)),
+                seen_at_ms=now_ms,
+            )
+            missed += [(now_ms, sent.lo_ms, each, speaker.n) for each in deployments]
+        receipts.save_missed(connection, missed)
+
+    def forget(self) -> None:
+        """Drop what was not written: its transaction has failed."""
+        self._rows = _Rows()

@@ -1,0 +1,168 @@
+"""What the hub asks for: the documents `des/<device>` and `grp/<group>`, which it writes.
+
+Owns every change of them: epochs, upkeep, what a new epoch leaves out, and the note of where a
+deployment stands. Never publishes; what it returns is durable once the transaction ends.
+
+A document is loaded for each change and dropped again. All changes of one start of the hub are
+written under one client id, which was durable before.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Final
+
+from hub.errors import Clash
+from hub.store import documents, receipts
+from hub.store.database import Connection
+from hub.store.receipts import Written
+from sync.author import CLIENT_IDS_MAX, Author
+from sync.documents import DEPLOYMENT, DESIRED, DocumentName
+from sync.hlc import COUNTER_BITS
+from sync.records import Deployment, Desired, encode, select
+from sync.replica import Holding
+
+STATE_BYTES_MAX: Final = 32 * 1024
+"""Longest document of the hub: it travels whole to every device of a group."""
+
+SLACK_BYTES: Final = 2048
+"""What overwritten entries may take beside the live ones before a new epoch leaves them out."""
+
+WITHDRAWN_KEPT_MS: Final = 30 * 86_400 * 1000
+"""How long a wish that was taken back, or an ended deployment, stays in the document."""
+
+EPOCH_AHEAD_MAX_S: Final = 30 * 86_400
+"""Epochs are seconds of UTC, so one further ahead than this is none that a hub has given."""
+
+
+def prune(values: Mapping[str, bytes], *, now_ms: int) -> dict[str, bytes]:
+    """Return what a new epoch keeps of `values`.
+
+    Of deployments of one component the newest that applies to a device counts, so those go that
+    are older than one to the same selector or to every device. A cancelled or expired one stays
+    for a month, so that a device that was away meets it.
+    """
+    kept = dict(values)
+    found = select(Deployment, DEPLOYMENT, values)
+    newest: dict[tuple[str, str], int] = {}
+    for record in found.values():
+        place = (record.component, record.where)
+        if not record.cancelled:
+            newest[place] = max(newest.get(place, 0), record.order)
+    for deployment, record in found.items():
+        places = ((record.component, record.where), (record.component, ""))
+        is_superseded = any(record.order < newest.get(place, 0) for place in places)
+        ended_ms = record.order >> COUNTER_BITS if record.cancelled else record.expires_ms
+        is_old = bool(ended_ms) and now_ms - ended_ms > WITHDRAWN_KEPT_MS
+        if is_superseded or is_old:
+            del kept[DEPLOYMENT + deployment]
+    for key, wish in select(Desired, DESIRED, values).items():
+        if wish.value is None and now_ms - (wish.clock >> COUNTER_BITS) > WITHDRAWN_KEPT_MS:
+            del kept[DESIRED + key]
+    return kept
+
+
+class DesiredDocuments:
+    """The documents that this hub writes."""
+
+    def __init__(self, client_id: int) -> None:
+        """Write as `client_id`, which is durable and new."""
+        self.client_id = client_id
+        self.on_stored: Callable[[DocumentName, Holding], None] = lambda _document, _holding: None
+        """Called with every holding that was stored, before the transaction ends."""
+
+    def write(
+        self,
+        connection: Connection,
+        document: DocumentName,
+        entries: Mapping[str, bytes],
+        now_ms: int,
+    ) -> Holding:
+        """Set `entries` in `document`, making it if there is none.
+
+        Raises:
+            Clash: It would become longer than devices take; nothing was written.
+        """
+        held = documents.load(connection, document)
+        author = self._author(held, now_ms)
+        if held is None or self.client_id >= max(held.vector, default=0):
+            author.write(entries)
+        else:
+            # A client id above ours: the hub's own counter went back. Only a new epoch is safe.
+            author.reset(above=_seconds(now_ms) - 1)
+            author.write(entries)
+        if self._wants_reset(author):
+            author.reset(above=_seconds(now_ms) - 1)
+        holding = author.holding()
+        if len(holding.state) > STATE_BYTES_MAX:
+            raise Clash(
+                f"{document} would have {len(holding.state)} bytes, at most {STATE_BYTES_MAX} "
+                "travel to a device: cancel deployments or take settings back first"
+            )
+        self._store(connection, document, holding, author.values(), now_ms, entries)
+        return holding
+
+    def reset(
+        self, connection: Connection, document: DocumentName, now_ms: int, *, above: int = 0
+    ) -> Holding | None:
+        """Start a new epoch of `document`, higher than `above`; None if there is no document."""
+        held = documents.load(connection, document)
+        if held is None:
+            return None
+        author = self._author(held, now_ms)
+        author.reset(above=max(above, _seconds(now_ms) - 1))
+        holding = author.holding()
+        self._store(connection, document, holding, author.values(), now_ms)
+        return holding
+
+    def _author(self, held: Holding | None, now_ms: int) -> Author:
+        return Author(
+            held,
+            client_id=self.client_id,
+            first_epoch=_seconds(now_ms),
+            prune=partial(prune, now_ms=now_ms),
+        )
+
+    def _wants_reset(self, author: Author) -> bool:
+        holding = author.holding()
+        live_bytes = sum(len(key) + len(value) + 20 for key, value in author.values().items())
+        return (
+            len(holding.vector) > CLIENT_IDS_MAX or len(holding.state) > 2 * live_bytes + SLACK_BYTES
+        )
+
+    def _store(
+        self,
+        connection: Connection,
+        document: DocumentName,
+        holding: Holding,
+        values: Mapping[str, bytes],
+        now_ms: int,
+        entries: Iterable[str] = (),
+    ) -> None:
+        documents.save(connection, document, holding, now_ms)
+        name = str(document)
+        known = {each.deployment: each for each in receipts.load_written(connection, name)}
+        live = {key[len(DEPLOYMENT) :] for key in values if key.startswith(DEPLOYMENT)}
+        gone = [each for each in known if each not in live and known[each].gone_epoch is None]
+        receipts.save_gone(connection, name, gone, holding.epoch)
+        clock = holding.vector.get(self.client_id, 0)
+        for key in entries:
+            deployment = key[len(DEPLOYMENT) :]
+            if key.startswith(DEPLOYMENT) and deployment in live and deployment not in known:
+                place = Written(deployment, holding.epoch, self.client_id, clock, None)
+                receipts.save_written(connection, name, place)
+        self.on_stored(document, holding)
+
+
+def cancelled(record: Deployment) -> bytes:
+    """Return the record of a deployment that an operator took back."""
+    fields = {name: getattr(record, name) for name in record.__struct_fields__}
+    return encode(Deployment(**{**fields, "cancelled": True}))
+
+
+def _seconds(now_ms: int) -> int:
+    return now_ms // 1000
+
+
+def is_possible_epoch(epoch: int, now_ms: int) -> bool:
+    """Tell whether a hub can have given this epoch by now."""
+    return epoch <= _seconds(now_ms) + EPOCH_AHEAD_MAX_S

@@ -1,0 +1,146 @@
+"""The tables of deployments: what was asked for, of whom, and the hub's own stages.
+
+Owns their SQL. Never decides who is meant (`hub.deployments`).
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from hub.store.database import Connection
+
+ALL = 0
+"""In place of a device: every device on the list."""
+
+_COLUMNS = (
+    "SELECT id, release, component, version, ordered, fleet_group, selector, expires_ms, "
+    "requested_ms, accepted_ms, cancelled_ms FROM deployment"
+)
+
+
+class Deployed(NamedTuple):
+    """A deployment as it was accepted."""
+
+    id: str
+    release: bytes
+    component: str
+    version: str
+    ordered: int
+    group: str
+    """Empty for a list of devices."""
+    selector: str
+    expires_ms: int
+    requested_ms: int
+    accepted_ms: int
+    cancelled_ms: int | None
+
+
+class Targeted(NamedTuple):
+    """One device on the list of a deployment."""
+
+    n: int
+    device: str
+    covered_ms: int | None
+    missed_ms: int | None
+    missed_sent_ms: int | None
+    superseded_ms: int | None
+
+
+def save(connection: Connection, deployed: Deployed, devices: Iterable[int]) -> None:
+    """Add a deployment with the list of devices it is meant for."""
+    connection.execute(
+        "INSERT INTO deployment (id, release, component, version, ordered, fleet_group, selector, "
+        "expires_ms, requested_ms, accepted_ms, cancelled_ms) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        deployed,
+    )
+    connection.executemany(
+        "INSERT INTO targeted (deployment, device) VALUES (?, ?)",
+        [(deployed.id, n) for n in devices],
+    )
+
+
+def supersede(connection: Connection, by: Deployed) -> None:
+    """Note on every device of `by` that it takes the place of earlier ones of its component."""
+    connection.execute(
+        "UPDATE targeted SET superseded_ms = ?1 WHERE superseded_ms IS NULL AND device IN "
+        "(SELECT device FROM targeted WHERE deployment = ?2) AND deployment IN "
+        "(SELECT id FROM deployment WHERE component = ?3 AND ordered < ?4)",
+        (by.accepted_ms, by.id, by.component, by.ordered),
+    )
+
+
+def cancel(connection: Connection, deployment: str, now_ms: int) -> None:
+    """Note that an operator took a deployment back."""
+    connection.execute(
+        "UPDATE deployment SET cancelled_ms = ? WHERE id = ? AND cancelled_ms IS NULL",
+        (now_ms, deployment),
+    )
+
+
+def load(connection: Connection, deployment: str) -> Deployed | None:
+    """Return a deployment, None if there is none of this id."""
+    rows = connection.execute(f"{_COLUMNS} WHERE id = ?", (deployment,))
+    return next((Deployed._make(row) for row in rows), None)
+
+
+def latest(connection: Connection, limit: int) -> list[Deployed]:
+    """Return the newest deployments, newest first."""
+    rows = connection.execute(f"{_COLUMNS} ORDER BY n DESC LIMIT ?", (limit,))
+    return [Deployed._make(row) for row in rows]
+
+
+def before(connection: Connection, deployed: Deployed, limit: int) -> list[Deployed]:
+    """Return the newest deployments older than `deployed`, newest first."""
+    rows = connection.execute(
+        f"{_COLUMNS} WHERE n < (SELECT n FROM deployment WHERE id = ?) ORDER BY n DESC LIMIT ?",
+        (deployed.id, limit),
+    )
+    return [Deployed._make(row) for row in rows]
+
+
+def of_device(connection: Connection, device: int, limit: int) -> list[Deployed]:
+    """Return the newest deployments that target a device, newest first."""
+    rows = connection.execute(
+        f"{_COLUMNS} WHERE id IN (SELECT deployment FROM targeted WHERE device = ?) "
+        "ORDER BY n DESC LIMIT ?",
+        (device, limit),
+    )
+    return [Deployed._make(row) for row in rows]
+
+
+def targeted(
+    connection: Connection, deployment: str, *, device: int | None = None, limit: int = -1
+) -> list[Targeted]:
+    """Return the devices on a deployment's list, or the one that is asked for."""
+    rows = connection.execute(
+        "SELECT t.device, d.id, t.covered_ms, t.missed_ms, t.missed_sent_ms, t.superseded_ms "
+        "FROM targeted AS t JOIN device AS d ON d.n = t.device "
+        "WHERE t.deployment = ?1 AND (?2 IS NULL OR t.device = ?2) LIMIT ?3",
+        (deployment, device, limit),
+    )
+    return [Targeted._make(row) for row in rows]
+
+
+def documents_of(connection: Connection, deployment: str) -> list[str]:
+    """Return the names of the documents that carry a deployment."""
+    rows = connection.execute(
+        "SELECT document FROM written WHERE deployment = ? AND gone_epoch IS NULL", (deployment,)
+    )
+    return [name for (name,) in rows]
+
+
+def save_stages(
+    connection: Connection, stages: Iterable[tuple[str, int, str, int, int | None]]
+) -> None:
+    """Note (deployment, device, stage, hub UTC, reason code) of stages; the first time counts."""
+    connection.executemany("INSERT OR IGNORE INTO hub_stage VALUES (?, ?, ?, ?, ?)", stages)
+
+
+def load_stages(
+    connection: Connection, deployment: str
+) -> list[tuple[int, str, int, int | None]]:
+    """Return (device, stage, hub UTC, reason code) of a deployment."""
+    return connection.execute(
+        "SELECT device, stage, at_ms, reason_code FROM hub_stage WHERE deployment = ?",
+        (deployment,),
+    ).fetchall()
