@@ -162,6 +162,8 @@ class EmbeddedBroker:
 
     async def _start(self) -> None:
         self.port = _check_port(self.port)
+        if not os.access(self.plan.program, os.X_OK):
+            raise BrokerProblem(f"{self.plan.program} is not a program that can be run")
         config = self._directory / f"{self.plan.kind.value}.conf"
         log = self._directory / "broker.log"
         try:

@@ -78,6 +78,9 @@ def mosquitto_config(port: int, directory: Path) -> str:
         (
             f"listener {port} {LOOPBACK}",
             "allow_anonymous true",
+            # Without effect unless the hub is root. Mosquitto would then become another user, and
+            # at such a change the kernel forgets to end it with the hub (prctl(2)).
+            "user root",
             # Without it, QoS 1 stalls at about 120 messages a second (measured; Nagle's algorithm).
             "set_tcp_nodelay true",
             "persistence false",

@@ -23,6 +23,7 @@ from sync.documents import DocumentName, Kind
 from sync.messages import Frame, Have, Message, Refuse, Whole, document_of, vector_of
 from sync.session import Peer
 from sync.stamps import Stamp
+from sync.vector import encode_vector
 
 ANSWERS_MAX: Final = 8
 """Most messages about the hub's documents answered to one device in one batch."""
@@ -97,13 +98,13 @@ class Correspondence:
     ) -> list[Message]:
         if isinstance(message, Have):
             peer = Peer(message.epoch, vector_of(message.vector))
-            if not self._is_possible(speaker, document, peer, now_ms, now_mono):
+            if not self._is_possible(speaker, document, peer, now_mono):
                 return []
             own = documents.load(connection, document)
             if own is None:
                 return []
             written = receipts.load_written(connection, str(document))
-            self._note(speaker, str(document), message, judge(own, peer, written), now_ms)
+            self._note(speaker, str(document), peer, judge(own, peer, written), now_ms)
         elif isinstance(message, Refuse):
             self._refused(speaker, document, message, now_mono)
         said = self._conversations.heard(connection, speaker.device, message, now_mono)
@@ -136,12 +137,12 @@ class Correspondence:
             self._refused(speaker, document, message, now_mono)
             return []
         peer = Peer(message.epoch, vector_of(message.vector))
-        if not self._is_possible(speaker, document, peer, now_ms, now_mono):
+        if not self._is_possible(speaker, document, peer, now_mono):
             return []
-        if self._groups.must_reset(name, peer, now_ms, now_mono):
+        if self._groups.must_reset(name, peer, now_mono):
             self.reset_group(connection, document, now_ms, above=peer.epoch)
             return []
-        self._note(speaker, name, message, self._groups.judge(name, peer), now_ms)
+        self._note(speaker, name, peer, self._groups.judge(name, peer), now_ms)
         healing = self._groups.heal(name, speaker.n, peer, now_mono)
         return [] if healing is None else [healing]
 
@@ -154,11 +155,11 @@ class Correspondence:
         self.stale_groups.add(str(document))
 
     def _is_possible(
-        self, speaker: Speaker, document: DocumentName, peer: Peer, now_ms: int, now_mono: float
+        self, speaker: Speaker, document: DocumentName, peer: Peer, now_mono: float
     ) -> bool:
-        if is_possible_epoch(peer.epoch, now_ms):
+        if is_possible_epoch(peer.epoch):
             return True
-        detail = f"claims epoch {peer.epoch} of {document}, which no hub can have given yet"
+        detail = f"claims epoch {peer.epoch} of {document}, which no hub gives"
         self._offences.add(speaker.device, Offence.BAD_EPOCH, detail, now_mono)
         return False
 
@@ -169,9 +170,9 @@ class Correspondence:
         self._offences.add(speaker.device, Offence.REFUSES, detail, now_mono)
 
     def _note(
-        self, speaker: Speaker, name: str, message: Have, evidence: Evidence, now_ms: int
+        self, speaker: Speaker, name: str, peer: Peer, evidence: Evidence, now_ms: int
     ) -> None:
-        row = (speaker.n, name, message.epoch, message.vector, now_ms)
+        row = (speaker.n, name, peer.epoch, encode_vector(peer.vector), now_ms)
         self._rows.receipts[speaker.n, name] = row
         self._rows.covered += [(now_ms, each, speaker.n) for each in evidence.covered]
         if evidence.missed:
@@ -190,7 +191,7 @@ class Correspondence:
         missed: list[tuple[int, int | None, str, int]] = []
         for speaker, deployments in rows.missed:
             sent = interval_of(
-                Stamp(speaker.frame.sender, speaker.frame.sent_ms, 0),
+                Stamp(speaker.frame.sender, speaker.frame.sent_ms, wall_ms=0),
                 contacts_in(columns.get(speaker.n)),
                 seen_at_ms=now_ms,
             )

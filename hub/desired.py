@@ -30,8 +30,9 @@ SLACK_BYTES: Final = 2048
 WITHDRAWN_KEPT_MS: Final = 30 * 86_400 * 1000
 """How long a wish that was taken back, or an ended deployment, stays in the document."""
 
-EPOCH_AHEAD_MAX_S: Final = 30 * 86_400
-"""Epochs are seconds of UTC, so one further ahead than this is none that a hub has given."""
+EPOCH_MAX: Final = 2**53 - 2**21
+"""Epochs claimed above this are not answered with a higher one: two million are kept in reserve, so
+that no device can use them up."""
 
 
 def prune(values: Mapping[str, bytes], *, now_ms: int) -> dict[str, bytes]:
@@ -163,6 +164,6 @@ def _seconds(now_ms: int) -> int:
     return now_ms // 1000
 
 
-def is_possible_epoch(epoch: int, now_ms: int) -> bool:
-    """Tell whether a hub can have given this epoch by now."""
-    return epoch <= _seconds(now_ms) + EPOCH_AHEAD_MAX_S
+def is_possible_epoch(epoch: int) -> bool:
+    """Tell whether a hub would answer a claim to this epoch with a higher one."""
+    return epoch <= EPOCH_MAX

@@ -92,13 +92,13 @@ class Groups:
         self._healed_mono[device, name] = now_mono
         return full_of(name, own)
 
-    def must_reset(self, name: str, peer: Peer, now_ms: int, now_mono: float) -> bool:
+    def must_reset(self, name: str, peer: Peer, now_mono: float) -> bool:
         """Tell whether what a device holds makes a new epoch necessary.
 
         It does if the device holds what this hub never wrote, as after a restore from a backup.
         """
         own = self._held.get(name)
-        if own is None or is_credible(own, peer) or not is_possible_epoch(peer.epoch, now_ms):
+        if own is None or is_credible(own, peer) or not is_possible_epoch(peer.epoch):
             return False
         reset_mono = self._reset_mono.get(name)
         if reset_mono is not None and now_mono - reset_mono < RESET_EVERY_S:

@@ -24,8 +24,7 @@ PACKET_MAX_BYTES = 4 * 1024 * 1024
 """Largest packet that is forwarded; a larger one ends its connection."""
 
 SETTLE_TURNS = 5
-"""Turns of the event loop after which a connection that was accepted before the server closed has
-reached `_serve`; asyncio closes none of those itself."""
+"""Turns of the event loop within which an accepted connection has reached its callback."""
 
 _LENGTH_BYTES_MAX = 4
 _QOS_1 = 0x02
@@ -74,9 +73,7 @@ class LinkProxy:
     ) -> None:
         """Stop listening and break every connection."""
         if self._server is not None:
-            self._server.close()
-            for _ in range(SETTLE_TURNS):
-                await asyncio.sleep(0)
+            await close_server(self._server)
         self.cut()
         self.resume()
         for task in self._serving:
@@ -166,7 +163,9 @@ class LinkProxy:
         """Forward whole packets until one side is gone, which raises EOFError or OSError."""
         gathered = bytearray()
         while True:
-            chunk = await reader.read(READ_MAX_BYTES)
+            rate = self._bytes_per_s
+            # A tenth of a second's worth at a time, or one packet if that is larger.
+            chunk = await reader.read(max(1, rate // 10) if rate else READ_MAX_BYTES)
             if not chunk:
                 await self._flowing.wait()
                 # An end by the peer is an end, not a failure: what was written still leaves.
@@ -179,10 +178,10 @@ class LinkProxy:
             out = b"".join([change(packet) for packet in take_packets(gathered)])
             if not out:
                 continue
+            if rate:
+                await asyncio.sleep(len(out) / rate)
             writer.write(out)
             await writer.drain()
-            if self._bytes_per_s is not None:
-                await asyncio.sleep(len(out) / self._bytes_per_s)
 
     def _hear(self, packet: bytes, to_broker: asyncio.StreamWriter) -> bytes:
         """Return what the device gets of a packet from the broker."""
@@ -195,6 +194,19 @@ class LinkProxy:
         if packet_id:
             to_broker.write(encode_puback(packet_id))
         return b""
+
+
+async def close_server(server: asyncio.Server) -> None:
+    """Close a server without leaking a connection that it is about to serve.
+
+    asyncio before 3.12 loses one that was accepted one turn of the loop before `close` (its
+    transport fails half made), so accepting ends first.
+    """
+    for each in server.sockets:
+        asyncio.get_running_loop().remove_reader(each.fileno())
+    for _ in range(SETTLE_TURNS):
+        await asyncio.sleep(0)
+    server.close()
 
 
 def take_packets(gathered: bytearray) -> list[bytes]:

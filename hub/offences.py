@@ -68,6 +68,10 @@ class Offences:
         """Tell whether there is anything to take."""
         return bool(self._counts)
 
+    def names(self) -> set[str]:
+        """Return who has done something wrong."""
+        return {device for device, _ in self._counts}
+
     def take(
         self, registered: Collection[str], now_ms: int, *, rows_count: int
     ) -> list[tuple[str, str, int, int, str]]:

@@ -2,9 +2,11 @@
 
 Owns the messages' form and the decision what counts. Never stores (`hub.store.presence`).
 
-Rule: a death is believed only of the newest birth, because a broker may publish the will of an
+Rules: a death is believed only of the newest birth, because a broker may publish the will of an
 older connection after the device came back. What is not known counts as absent: when the hub was
-away itself, a device is known to be connected only once it was heard of again.
+away itself, a device is known to be connected only once it was heard of again; and when a
+connection dies, the device may have been gone since it was last heard, because a broker notices
+only after one and a half keep-alive times and may then wait before it publishes the will.
 """
 
 from typing import Annotated, Final
@@ -14,6 +16,9 @@ from msgspec import Meta
 
 PRESENCE_BYTES_MAX: Final = 2048
 """Longest presence message that is looked at."""
+
+WILL_DELAY_MS: Final = 10_000
+"""Longest that a device asks the broker to wait with its will (`Link.will_delay_s`)."""
 
 
 class BadPresence(ValueError):
@@ -26,6 +31,15 @@ class Presence(msgspec.Struct, frozen=True):
     online: bool
     birth: Annotated[int, Meta(ge=0, le=2**53 - 1)]
     """Number of the connection; each is used once, later ones are higher."""
+    keepalive_s: Annotated[int, Meta(ge=1, le=3600)] = 33
+    """How often the device at least shows the broker that it is there."""
+    clean: bool = False
+    """Of a death: the device said goodbye itself."""
+
+    @property
+    def grace_ms(self) -> int:
+        """Return how late a death of this connection may be heard (MQTT 3.1.1, section 3.1.2.10)."""
+        return self.keepalive_s * 1500 + WILL_DELAY_MS
 
 
 _DECODER = msgspec.json.Decoder(Presence)
@@ -72,3 +86,10 @@ def is_news(
         return True
     is_online, birth, heard_ms = known
     return (is_online, birth) != (said.online, said.birth) or heard_ms < listening_since_ms
+
+
+def gone_at_ms(said: Presence, *, grace_ms: int, last_heard_ms: int, now_ms: int) -> int:
+    """Return since when the device of a death that is heard now may have been gone, hub UTC."""
+    if said.clean:
+        return now_ms
+    return min(now_ms, max(last_heard_ms, now_ms - grace_ms))

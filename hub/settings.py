@@ -20,6 +20,9 @@ from sync.manifest import ARTIFACT_BYTES_MAX
 
 ENV_PREFIX: Final = "FIELDFARE_HUB_"
 
+NOT_SETTINGS: Final = frozenset({"FIELDFARE_HUB_URL"})
+"""Variables of the commands that ask a hub, which only look like settings of one."""
+
 EMBEDDED: Final = "embedded"
 """Value of `broker` that asks for a broker of the hub's own."""
 
@@ -34,61 +37,61 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     state_dir: Path = Field(
-        Path("/var/lib/fieldfare-hub"),
+        default=Path("/var/lib/fieldfare-hub"),
         description="Folder for the database, the artifacts and the embedded broker.",
     )
     http_host: str = Field(
-        "127.0.0.1",
+        default="127.0.0.1",
         description="Address the HTTP API listens on. Loopback only, as long as callers cannot "
         "prove who they are.",
     )
     http_port: Port = Field(
-        8420, description="TCP port of the HTTP API and the artifacts; 0 takes a free one."
+        default=8420, description="TCP port of the HTTP API and the artifacts; 0 takes a free one."
     )
     broker: str = Field(
-        EMBEDDED,
+        default=EMBEDDED,
         description="`embedded` runs a broker as a child of the hub; `host:port` names another.",
     )
     broker_port: Port = Field(
-        18830, description="TCP port of the embedded broker on loopback; 0 takes a free one."
+        default=18830, description="TCP port of the embedded broker on loopback; 0 takes a free one."
     )
     broker_username: str | None = Field(
-        None, description="Name to sign in with at a broker that is not embedded."
+        default=None, description="Name to sign in with at a broker that is not embedded."
     )
     broker_password: SecretStr | None = Field(
-        None, description="Password to sign in with at a broker that is not embedded."
+        default=None, description="Password to sign in with at a broker that is not embedded."
     )
     mqtt_version: Literal["auto", "3.1.1", "5"] = Field(
-        "auto", description="MQTT version to speak; `auto` tries 5 first and falls back."
+        default="auto", description="MQTT version to speak; `auto` tries 5 first and falls back."
     )
     silence_s: Annotated[float, Field(ge=1, le=30 * 86_400)] = Field(
-        60.0,
+        default=60.0,
         description="How long a device may be connected without taking a deployment before it "
         "counts as silent. What devices usually take can make it longer, never shorter.",
     )
     active_window_s: Annotated[float, Field(ge=60, le=366 * 86_400)] = Field(
-        7 * 86_400.0, description="A device heard from within this time counts as active."
+        default=7 * 86_400.0, description="A device heard from within this time counts as active."
     )
     batch_max_count: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        1000, description="Most messages that share one durable write."
+        default=1000, description="Most messages that share one durable write."
     )
     devices_max_count: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        200_000,
+        default=200_000,
         description="Most devices that are registered by themselves; later ones are turned away.",
     )
     device_messages_per_s: Annotated[float, Field(gt=0, le=10_000)] = Field(
-        20.0,
+        default=20.0,
         description="Messages that one device may send in the long run; more are dropped, which "
         "delays them. A long one counts for several.",
     )
     device_burst_count: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        400, description="Messages that one device may send at once before the rate counts."
+        default=400, description="Messages that one device may send at once before the rate counts."
     )
     blob_max_bytes: Annotated[int, Field(ge=1, le=ARTIFACT_BYTES_MAX)] = Field(
-        ARTIFACT_BYTES_MAX, description="Largest artifact that can be uploaded."
+        default=ARTIFACT_BYTES_MAX, description="Largest artifact that can be uploaded."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least important lines that are written to standard error."
+        default="info", description="Least important lines that are written to standard error."
     )
 
     @field_validator("http_host")
@@ -146,13 +149,13 @@ def load_settings(
         BadSettings: The file cannot be read, or a setting is unknown or out of bounds.
     """
     fields: dict[str, Any] = _read(file) if file is not None else {}
-    sources = dict.fromkeys(fields, str(file))
+    sources: dict[str, str] = dict.fromkeys(fields, str(file))
     for variable, value in environment.items():
-        if variable.startswith(ENV_PREFIX):
+        if variable.startswith(ENV_PREFIX) and variable not in NOT_SETTINGS:
             name = variable.removeprefix(ENV_PREFIX).lower()
             fields[name], sources[name] = value, variable
-    for name, value in (chosen or {}).items():
-        fields[name], sources[name] = value, "the command line"
+    for name, choice in (chosen or {}).items():
+        fields[name], sources[name] = choice, "the command line"
     try:
         return Settings.model_validate(fields)
     except ValidationError as error:

@@ -31,7 +31,6 @@ from sync.replica import (
     adopt,
     digest_of,
     is_absorbed,
-    may_follow,
     merge,
     values_of,
 )
@@ -108,8 +107,6 @@ def _diff(document: DocumentName, held: Holding | None, message: Diff, device: s
 
 
 def _full(document: DocumentName, held: Holding | None, message: Full, device: str) -> Followed:
-    if not may_follow(message.epoch, held.epoch if held is not None else 0):
-        raise Refused(Refusal.EPOCH, f"epoch {message.epoch} is absurdly far ahead")
     try:
         admission = admit(message.update, {}, document.writer)
     except Gap as gap:  # a whole document lacks nothing
@@ -132,11 +129,11 @@ def _may_adopt(
         return True
     if epoch == held.epoch:
         return vector != held.vector and covers(vector, held.vector)
-    if epoch < held.epoch:
-        return False
-    # The hub alone says what it wants, so its newer epoch simply counts. What a device reported is
-    # another matter: a writer that has not seen all we hold must not make us drop the rest.
-    return document.writer is Side.HUB or is_absorbed(absorbed, held.epoch, held.vector)
+    # What a device reported is not to be lost: its writer must have seen all we hold. The hub alone
+    # says what it wants, so its newer epoch simply counts. Whose epoch is higher decides nothing
+    # else: it may be a lie that a writer must not have to outbid.
+    is_newer = epoch > held.epoch and document.writer is Side.HUB
+    return is_newer or is_absorbed(absorbed, held.epoch, held.vector)
 
 
 def _stored(document: DocumentName, applied: Applied, device: str) -> Followed:

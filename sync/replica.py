@@ -18,7 +18,7 @@ from types import TracebackType
 import pycrdt
 
 from sync.documents import KEY_BYTES_MAX
-from sync.gate import GENERATION, ROOT, Admission, Refusal, Refused
+from sync.gate import GENERATION, ROOT, Admission, Refusal, Refused, without_deletes
 from sync.records import VALUE_BYTES_MAX
 from sync.vector import Vector, covers, decode_vector, encode_vector
 
@@ -33,11 +33,9 @@ Absorbed = tuple[tuple[int, Vector], ...]
 ABSORBED_MAX = 8
 """Epochs remembered in `Absorbed`; a follower further behind is fetched from first."""
 
-EPOCH_FREE_MAX = 2**52
-"""Up to here a peer's epoch is believed, however far ahead: a disk may have been lost for years."""
-
-EPOCH_LEAP_MAX = 2**20
-"""Beyond that, how far ahead it may be. Otherwise one lie could use up all epochs there are."""
+EPOCH_LEAP_MAX = 2**32
+"""How far ahead of its writer a follower can honestly be, even where epochs count seconds and the
+writer has lost its disk. Writers go no higher, so that no lie can use up the epochs there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,8 @@ class Replica:
     def diff(self, since: Vector) -> bytes:
         """Return everything that a replica with vector `since` lacks, as one update."""
         with _engine():
-            return self._doc.get_update(encode_vector(since))
+            update = self._doc.get_update(encode_vector(since))
+        return without_deletes(update, since)
 
     def vector(self) -> dict[int, int]:
         """Return what this replica has seen."""
@@ -238,9 +237,9 @@ def _changes(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[st
     return changed
 
 
-def may_follow(epoch: int, known: int) -> bool:
-    """Tell whether a document last known at epoch `known` may be at `epoch` elsewhere."""
-    return epoch <= max(EPOCH_FREE_MAX, known + EPOCH_LEAP_MAX)
+def is_believable(epoch: int, own_epoch: int) -> bool:
+    """Tell whether a follower can have `epoch` from a writer that is now at `own_epoch`."""
+    return epoch <= own_epoch + EPOCH_LEAP_MAX
 
 
 def absorbed_with(absorbed: Absorbed, *more: tuple[int, Vector]) -> Absorbed:

@@ -34,10 +34,11 @@ from sync.messages import (
 from sync.replica import (
     DOCUMENT_BYTES_MAX,
     Holding,
+    absorbed_with,
     diff_of,
     digest_of,
     is_absorbed,
-    may_follow,
+    is_believable,
     values_of,
 )
 from sync.vector import Vector, covers, encode_vector, tag_of
@@ -82,9 +83,9 @@ def next_move(document: DocumentName, own: Holding, peer: Peer | None, role: Rol
         return Move.OPEN
     if peer.epoch == own.epoch and covers(own.vector, peer.vector):
         return Move.REST if covers(peer.vector, own.vector) else Move.DIFF
-    if peer.epoch < own.epoch and (
-        document.writer is Side.HUB or is_absorbed(own.absorbed, peer.epoch, peer.vector)
-    ):
+    if peer.epoch != own.epoch and is_absorbed(own.absorbed, peer.epoch, peer.vector):
+        return Move.FULL
+    if document.writer is Side.HUB and (peer.epoch < own.epoch or _is_lie(own, peer)):
         return Move.FULL
     # The follower holds writes that we lack: a disk was rolled back, a card cloned, a backup
     # restored. A device takes them in; a hub is the authority and starts anew; others stay out.
@@ -286,8 +287,6 @@ class Session:
         own = self._own(document, line, shelf)
         if own is None:
             return
-        if not isinstance(message, Refuse) and not may_follow(message.epoch, own.epoch):
-            raise Refused(Refusal.EPOCH, f"epoch {message.epoch} is absurdly far ahead")
         match message:
             case Have():
                 peer = _peer(message)
@@ -390,13 +389,24 @@ class Session:
             case Move.DIFF if peer is not None:
                 update = diff_of(own, peer.vector)
                 return Diff(name, own.epoch, update, tag_of(own.vector))
-            case Move.FULL:
-                absorbed = [(epoch, encode_vector(seen)) for epoch, seen in own.absorbed]
-                return Full(name, own.epoch, own.state, absorbed)
+            case Move.FULL if peer is not None:
+                absorbed = own.absorbed
+                if document.writer is Side.HUB and _is_lie(own, peer):
+                    absorbed = absorbed_with(absorbed, (peer.epoch, peer.vector))
+                listed = [(epoch, encode_vector(seen)) for epoch, seen in absorbed]
+                return Full(name, own.epoch, own.state, listed)
             case Move.FETCH:
                 return Fetch(name)
             case _:
                 return None
+
+
+def _is_lie(own: Holding, peer: Peer) -> bool:
+    """Tell whether `peer` names an epoch that a writer at `own` never reached.
+
+    Whoever put it there, the hub need not outbid it: it declares it taken in.
+    """
+    return not is_believable(peer.epoch, own.epoch)
 
 
 def _peer(message: Have) -> Peer:

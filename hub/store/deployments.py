@@ -140,7 +140,17 @@ def load_stages(
     connection: Connection, deployment: str
 ) -> list[tuple[int, str, int, int | None]]:
     """Return (device, stage, hub UTC, reason code) of a deployment."""
-    return connection.execute(
+    rows = connection.execute(
         "SELECT device, stage, at_ms, reason_code FROM hub_stage WHERE deployment = ?",
         (deployment,),
-    ).fetchall()
+    )
+    return [(device, stage, at_ms, code) for device, stage, at_ms, code in rows]
+
+
+def has_stage(connection: Connection, deployment: str, device: int | None, stage: str) -> bool:
+    """Tell whether a stage is noted already."""
+    rows = connection.execute(
+        "SELECT 1 FROM hub_stage WHERE deployment = ? AND device = ? AND stage = ?",
+        (deployment, device, stage),
+    )
+    return any(True for _ in rows)

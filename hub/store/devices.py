@@ -45,6 +45,15 @@ def number_of(connection: Connection, device: str) -> int | None:
     return None
 
 
+def registered_of(connection: Connection, devices: Iterable[str]) -> set[str]:
+    """Return those of `devices` that are registered."""
+    rows = connection.execute(
+        "SELECT d.id FROM json_each(?) AS j CROSS JOIN device AS d ON d.id = j.value",
+        (json.dumps(list(devices)),),
+    )
+    return {device for (device,) in rows}
+
+
 def count(connection: Connection) -> int:
     """Return how many devices are registered."""
     (found,) = next(connection.execute("SELECT count(*) FROM device"))

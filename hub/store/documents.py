@@ -3,6 +3,8 @@
 Owns the rows' form. Never looks into a state.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 from hub.store.database import Connection
@@ -39,6 +41,17 @@ def save(connection: Connection, document: DocumentName, holding: Holding, now_m
             encode_absorbed(holding.absorbed),
             now_ms,
         ),
+    )
+
+
+def update_many(
+    connection: Connection, rows: Iterable[tuple[int, bytes, bytes, bytes, int, int]]
+) -> None:
+    """Keep (epoch, state, vector, absorbed, hub UTC) of documents given by their row."""
+    connection.executemany(
+        "UPDATE document SET epoch = ?, state = ?, vector = ?, absorbed = ?, stored_ms = ? "
+        "WHERE n = ?",
+        rows,
     )
 
 

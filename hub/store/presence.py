@@ -22,30 +22,39 @@ class Known(NamedTuple):
     is_online: bool
     birth: int
     heard_ms: int
+    """When the last presence message came in."""
+    grace_ms: int
+    """How late the death of this connection may be heard."""
+    last_heard_ms: int
+    """When anything came in from the device last."""
 
 
 def load_many(connection: Connection, devices: Iterable[str]) -> Mapping[str, Known | int]:
     """Return of each registered device what is known, or its number alone if nothing is."""
     rows = connection.execute(
-        "SELECT d.id, d.n, p.is_online, p.birth, p.heard_ms FROM json_each(?) AS j "
-        "CROSS JOIN device AS d ON d.id = j.value LEFT JOIN presence AS p ON p.device = d.n",
+        "SELECT d.id, d.n, p.is_online, p.birth, p.heard_ms, p.grace_ms, "
+        "max(d.heard_ms, p.heard_ms, coalesce(c.stored_ms, 0)) FROM json_each(?) AS j "
+        "CROSS JOIN device AS d ON d.id = j.value LEFT JOIN presence AS p ON p.device = d.n "
+        "LEFT JOIN document AS c ON c.name = 'dev/' || d.id",
         (json.dumps(list(devices)),),
     )
     return {
-        device: n if birth is None else Known(n, bool(is_online), birth, heard_ms)
-        for device, n, is_online, birth, heard_ms in rows
+        device: n
+        if birth is None
+        else Known(n, bool(is_online), birth, heard_ms, grace_ms, last_heard_ms)
+        for device, n, is_online, birth, heard_ms, grace_ms, last_heard_ms in rows
     }
 
 
-def save(connection: Connection, known: Known, *, in_log: bool) -> None:
-    """Keep what is known now, and add it to the log if it is news."""
-    row = (known.n, int(known.is_online), known.birth, known.heard_ms)
-    connection.execute("INSERT OR REPLACE INTO presence VALUES (?, ?, ?, ?)", row)
-    if not in_log:
+def save(connection: Connection, known: Known, *, logged_ms: int | None) -> None:
+    """Keep what is known now, and add it to the log with this hub UTC if it is news."""
+    row = (known.n, int(known.is_online), known.birth, known.heard_ms, known.grace_ms)
+    connection.execute("INSERT OR REPLACE INTO presence VALUES (?, ?, ?, ?, ?)", row)
+    if logged_ms is None:
         return
     connection.execute(
         "INSERT INTO presence_log (device, at_ms, is_online, birth) VALUES (?, ?, ?, ?)",
-        (known.n, known.heard_ms, int(known.is_online), known.birth),
+        (known.n, logged_ms, int(known.is_online), known.birth),
     )
     connection.execute(
         "DELETE FROM presence_log WHERE n IN (SELECT n FROM presence_log WHERE device = ? "

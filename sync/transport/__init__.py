@@ -1,6 +1,7 @@
-"""How frames get from one side to the other: the port, and what implements it.
+"""How frames get from one side to the other, and nothing about what is in them.
 
-`port` says what a transport promises, `mqtt` speaks to a real broker, `memory` is a broker and a
-transport inside one process for tests.
-Nothing here looks into a payload.
+`port` says what a transport promises; `mqtt` keeps a link to a real broker, `memory` one to a
+broker in the same process.
+Within `mqtt`: `connection` is one connection, `engine` is paho-mqtt on it, `packets` the two
+frequent packets, `outbox` and `inbox` what waits in each direction, `filters` the rules of topics.
 """

@@ -42,9 +42,6 @@ REFUSED_FROM: Final = 0x80
 """MQTT 5 reason codes from here on say that the broker did not take the message."""
 
 
-# --- Errors: the class says who is to blame and what is still true.
-
-
 class TransportError(Exception):
     """Base of everything a transport raises on purpose."""
 
@@ -78,9 +75,6 @@ class PublishRefused(TransportError):
         )
         self.topic = topic
         self.reason_code = reason_code
-
-
-# --- Events.
 
 
 class Delivery(NamedTuple):
@@ -139,9 +133,6 @@ class Published(NamedTuple):
     def nobody_listens(self) -> bool:
         """Whether the broker knew of no subscriber: an immediate hint of a silent failure."""
         return self.reason_code == NO_SUBSCRIBER
-
-
-# --- What the program supplies.
 
 
 class Birth(NamedTuple):

@@ -23,10 +23,15 @@ class Promises:
         self._promises: dict[DocumentName, dict[tuple[str, int], set[str]]] = {}
         """By document, then by key and clock: the hubs that said they hold it."""
         self._restored: dict[str, int] = {}
+        self._written: dict[DocumentName, set[tuple[str, bytes]]] = {}
+
+    def wrote(self, document: DocumentName, entries: Mapping[str, bytes]) -> None:
+        """Note what the writer of `document` wrote: under its key, no other value counts."""
+        self._written.setdefault(document, set()).update(entries.items())
 
     def kept(self, document: DocumentName, holding: Holding) -> None:
         """Note what the writer of `document` has on disk now."""
-        entry = (holding.epoch, holding.vector, _clocks(values_of(holding)))
+        entry = (holding.epoch, holding.vector, self._clocks(document, values_of(holding)))
         self._history.setdefault(document, []).append(entry)
 
     def told(
@@ -53,7 +58,7 @@ class Promises:
 
     def missing(self, document: DocumentName, values: Mapping[str, bytes]) -> list[str]:
         """Return the keys of promises that `values` breaks."""
-        clocks = _clocks(values)
+        clocks = self._clocks(document, values)
         return [
             key
             for (key, clock) in self._promises.get(document, {})
@@ -73,19 +78,21 @@ class Promises:
         """
         for document, promises in self._promises.items():
             shelves = [left, *others.values()]
-            found = [_clocks(values_of(shelf.get(document))) for shelf in shelves]
+            found = [self._clocks(document, values_of(shelf.get(document))) for shelf in shelves]
             for (key, clock), claims in promises.items():
                 if not claims - {name} and all(clocks.get(key, -1) < clock for clocks in found):
                     return False
         return True
 
-
-def _clocks(values: Mapping[str, bytes]) -> dict[str, int]:
-    """Return the keys that promises are about, each with its clock."""
-    clocks = {}
-    for key, value in values.items():
-        if key.startswith(ACK):
-            clocks[key] = 0
-        elif key.startswith(LOCAL):
-            clocks[key] = msgspec.msgpack.decode(value)[0]
-    return clocks
+    def _clocks(self, document: DocumentName, values: Mapping[str, bytes]) -> dict[str, int]:
+        """Return the keys that promises are about and that are as written, each with its clock."""
+        written = self._written.get(document, set())
+        clocks = {}
+        for key, value in values.items():
+            if (key, value) not in written:
+                continue
+            if key.startswith(ACK):
+                clocks[key] = 0
+            elif key.startswith(LOCAL):
+                clocks[key] = msgspec.msgpack.decode(value)[0]
+        return clocks

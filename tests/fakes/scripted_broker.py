@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from hub.link_proxy import SETTLE_TURNS, take_packets
+from hub.link_proxy import close_server, take_packets
 
 CONNACK_3 = b"\x20\x02\x00\x00"
 CONNACK_5 = b"\x20\x03\x00\x00\x00"
@@ -85,9 +85,7 @@ class ScriptedBroker:
         traceback: TracebackType | None,
     ) -> None:
         assert self._server is not None
-        self._server.close()
-        for _ in range(SETTLE_TURNS):
-            await asyncio.sleep(0)
+        await close_server(self._server)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

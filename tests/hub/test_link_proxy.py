@@ -75,7 +75,7 @@ async def test_a_deaf_device_seems_alive_and_takes_nothing(
             version,
             DOWN,
             presence=Presence(PRESENCE, Births()),
-            keepalive_s=1,
+            keepalive_s=2,
         )
         hub = client(real.port, "hub", version, "ff/1/+/up", "ff/1/+/presence")
         async with running(hub, device):
@@ -90,7 +90,7 @@ async def test_a_deaf_device_seems_alive_and_takes_nothing(
             await device.publish(UP, b"I am well")
             before = payloads(await until(hub, carries(b"I am well")))
             silence = asyncio.create_task(device.receive(1))
-            await asyncio.wait({silence}, timeout=2.5)  # pings still pass: 1.5 s would end it
+            await asyncio.wait({silence}, timeout=4)  # pings pass: 3 s without would end it
             assert not silence.done()
             proxy.undeafen()
             await hub.publish(DOWN, b"heard again")
@@ -190,8 +190,8 @@ async def test_a_slow_link_carries_everything() -> None:
             await eventually(lambda: len(device._inbox) == 8)
     lasted_s = asyncio.get_running_loop().time() - started_at
 
-    # Whatever the machine does, 4 kB cannot pass faster at 20 kB a second.
-    assert lasted_s > 0.1
+    # Not a measurement of the machine: 4 kB at 20 kB a second take 0.2 s or more.
+    assert lasted_s > 0.19
     with pytest.raises(ValueError, match="above 0"):
         proxy.limit(0)
 

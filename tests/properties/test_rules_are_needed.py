@@ -1,12 +1,31 @@
-"""Each rule that keeps documents equal is needed: without it the convergence test fails.
+"""Every rule that keeps documents equal is needed: without it the convergence game is lost.
 
-Every mutant below switches one rule off, in the real code or in the shells of the world, and plays
-the same game as `test_convergence`. `CATCHERS` says which check catches which mutant.
+The rules are those of `docs/explanation/documents.md`. Each mutant here switches one off, in the
+real code or in the shells of the world. It then loses twice: in a short story that shows what goes
+wrong and for whom, and, where random play finds it soon enough, in the very game of
+`test_convergence`. With every rule in place all stories end well.
+
+Which check catches which mutant:
+
+1  one client id for ever      two operations share one name; a hub merges a write into the place of
+                               an acknowledgement, and the promised one is gone
+2a device publishes first      a hub holds what no disk of the device ever held; nothing is lost,
+                               because rule 5 takes it back in, but the device forgot what it said
+2b hub answers first           the hub dies before it stores, the device's card fails, and nobody has
+                               what was promised
+3  the last event only         one lost frame leaves a gap that no later one fills
+4a no gate                     a stranger's write is merged
+4b no gate, honest peers       a late diff is merged over a gap: a state no writer ever had
+4c forks are merged            an older setting prevails over a newer, promised one
+5  no rebase                   the device and the hubs differ for ever
+6  no rolls, no resets         documents and vectors grow without end
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -15,125 +34,408 @@ import sync.author
 import sync.follower
 import sync.replica
 import sync.session
+import tests.properties.test_convergence
 from sync.client_ids import client_id
 from sync.documents import DocumentName, Side
 from sync.gate import Admission
+from sync.messages import Diff
 from sync.replica import Applied, Holding, Replica
-from sync.session import Step
-from sync.vector import Vector
-from tests.fakes.world import Line, Machine, Steps, World
+from sync.vector import Vector, tag_of
+from tests.fakes.world import HUBS, Machine, Steps, World, device_document
 from tests.properties.test_convergence import Convergence
 
+DEVICE = "d1"
+DOCUMENT = device_document(DEVICE)
+HUB_A, HUB_B = HUBS
+
+
+# ------------------------------------------------------------------------------------ mutants
 class OneIdWorld(World):
+    """Rule 1 off: every start of a machine writes under the same client id."""
+
     def client_id(self, machine: Machine, counter: int) -> int:
         return client_id(machine.side, 1, 1)
 
-class HastyMachine(Machine):
-    persists_first = False
 
-class HastyWorld(World):
-    machine = HastyMachine
+class HastyDevice(Machine):
+    """Rule 2 off on devices: publishes, then stores."""
 
-class HastyFollower(Machine):
     @property
-    def persists_first(self): return self.side is Side.DEVICE
+    def persists_first(self) -> bool:  # type: ignore[override]
+        return self.side is Side.HUB
 
-class HastyFollowerWorld(World):
-    machine = HastyFollower
+
+class HastyHub(Machine):
+    """Rule 2 off on hubs: answers, then stores."""
+
+    @property
+    def persists_first(self) -> bool:  # type: ignore[override]
+        return self.side is Side.DEVICE
+
 
 class ProudMachine(Machine):
-    def rebase(self, document, theirs):
+    """Rule 5 off: what a follower holds and the writer lacks is none of the writer's business."""
+
+    def rebase(self, document: DocumentName, theirs: Holding) -> Steps:
         yield "ignored"
+
+
+class HastyDeviceWorld(World):
+    machine = HastyDevice
+
+
+class HastyHubWorld(World):
+    machine = HastyHub
+
 
 class ProudWorld(World):
     machine = ProudMachine
 
+
 @contextmanager
-def last_event_only():
-    events={}
-    real_commit=Machine.commit
-    real_diff=sync.session.diff_of
-    def commit(self, document, holding):
-        before=self.shelf(document)
-        since = before.vector if before is not None and before.epoch==holding.epoch else {}
-        events[holding.state]=real_diff(holding,since)
-        real_commit(self,document,holding)
-    def diff_of(own,since):
-        return events[own.state]
+def last_event_only() -> Iterator[None]:
+    """Rule 3 off: a diff holds what the last write changed, not what the follower lacks."""
+    events: dict[bytes, bytes] = {}
+    commit, diff_of = Machine.commit, sync.session.diff_of
+
+    def remember(self: Machine, document: DocumentName, holding: Holding) -> None:
+        before = self.shelf(document)
+        is_next = before is not None and before.epoch == holding.epoch
+        since = before.vector if before is not None and is_next else {}
+        events.setdefault(holding.state, diff_of(holding, since))
+        commit(self, document, holding)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Machine,'commit',commit)
-        patch.setattr(sync.session,'diff_of',diff_of)
+        patch.setattr(Machine, "commit", remember)
+        patch.setattr(sync.session, "diff_of", lambda own, _: events[own.state])
         yield
 
-def unchecked_merge(holding, update, admission):
-    scratch=Replica(client_id=1,state=holding.state)
-    before=scratch.values()
-    scratch.apply(update)
-    after=scratch.values()
-    return Applied(Holding(holding.epoch,scratch.state(),scratch.vector(),holding.absorbed),{k:v for k,v in after.items() if before.get(k)!=v})
+
+@contextmanager
+def forks_merged() -> Iterator[None]:
+    """Rule 4 in part off: a diff is merged whatever it makes of what is held."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (sync.session, sync.follower, tests.properties.test_convergence):
+            patch.setattr(module, "tag_of", lambda _: b"")
+        yield
 
 
-def admit_blindly(update, held, writer):
+@contextmanager
+def no_gate() -> Iterator[None]:
+    """Rule 4 off: everything is admitted, and believed to do what it says."""
+    with forks_merged(), pytest.MonkeyPatch.context() as patch:
+        for module in (sync.session, sync.follower):
+            patch.setattr(module, "admit", admit_blindly)
+        for module in (sync.replica, sync.follower):
+            patch.setattr(module, "merge", merge_blindly)
+        yield
+
+
+def admit_blindly(update: bytes, held: Vector, writer: Side) -> Admission:
     vector = {**held, 0: 1} if held else Replica(client_id=1, state=update).vector()
-    return Admission(vector, (), True)
+    return Admission(vector, (), overwrites=True)
+
+
+def merge_blindly(holding: Holding, update: bytes, admission: Admission) -> Applied:
+    scratch = Replica(client_id=1, state=holding.state)
+    scratch.apply(update)
+    merged = Holding(holding.epoch, scratch.state(), scratch.vector(), holding.absorbed)
+    return Applied(merged, dict(scratch.values()))
+
 
 @contextmanager
-def gate_off(tag=True,stranger=True):
+def no_upkeep() -> Iterator[None]:
+    """Rule 6 off."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sync.follower,'admit',admit_blindly)
-        patch.setattr(sync.session,'admit',admit_blindly)
-        patch.setattr(sync.follower,'merge',unchecked_merge)
-        patch.setattr(sync.replica,'merge',unchecked_merge)
-        patch.setattr(sync.follower,'tag_of',lambda v:b'')
-        patch.setattr(sync.session,'tag_of',lambda v:b'')
-        import tests.properties.test_convergence as T
-        patch.setattr(T,'tag_of',lambda v:b'')
-        if not stranger:
-            patch.setattr(World,'forge',lambda *a:None)
+        patch.setattr(sync.author.Author, "upkeep", lambda _: False)
         yield
 
-@contextmanager
-def tag_off():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sync.follower,'tag_of',lambda v:b'')
-        patch.setattr(sync.session,'tag_of',lambda v:b'')
-        import tests.properties.test_convergence as T
-        patch.setattr(T,'tag_of',lambda v:b'')
-        yield
 
-@contextmanager
-def no_upkeep():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sync.author.Author,'upkeep',lambda self: False)
-        yield
+# ------------------------------------------------------------------------------------ stories
+def begin(world_class: type[World], *, checks_always: bool = True) -> World:
+    """Return a world with one device that has said hello to both hubs."""
+    world = world_class(1)
+    world.checks_always = checks_always
+    write(world, "s/class", b"pump")
+    reconnect(world)
+    return world
 
-MUT={
- 'none':(World,nullcontext),
- '1':(OneIdWorld,nullcontext),
- '2':(HastyWorld,nullcontext),
- '2f':(HastyFollowerWorld,nullcontext),
- '3':(World,last_event_only),
- '4':(World,gate_off),
- '4 honest':(World,lambda: gate_off(stranger=False)),
- '4 tag':(World,tag_off),
- '5':(ProudWorld,nullcontext),
- '6':(World,no_upkeep),
-}
-if __name__=='__main__':
-    import sys,time,traceback
-    n=int(sys.argv[1])
-    for name,(w,ctx) in MUT.items():
-        if len(sys.argv)>2 and name not in sys.argv[2:]: continue
-        count=[0]
-        class M(Convergence):
-            world_class=w
-            def teardown(self):
-                count[0]+=1
-                super().teardown()
-        t=time.time()
-        try:
-            with ctx():
-                run_state_machine_as_test(M, settings=settings(max_examples=n,stateful_step_count=60,derandomize=True,database=None,deadline=None,suppress_health_check=list(HealthCheck),phases=[Phase.generate],report_multiple_bugs=False))
-            print(name,'SURVIVES',count, time.time()-t)
-        except BaseException as e:
-            print(name,'caught',count,time.time()-t,type(e).__name__,str(e)[:150])
+
+def reconnect(world: World) -> None:
+    for name, machine in world.machines.items():
+        for line in machine.lines:
+            world.connect(name, line)
+    world.deliver_all()
+
+
+def write(world: World, key: str, value: bytes, cut: int | None = None) -> None:
+    world.write(DEVICE, DOCUMENT, {key: value}, cut)
+
+
+def setting(clock: int) -> bytes:
+    return msgspec.msgpack.encode([clock, f"value {clock}"])
+
+
+def lose(world: World, *, between: tuple[str, str]) -> None:
+    """Lose what is on its way from the one to the other."""
+    world.flying = [each for each in world.flying if (each.sender, each.receiver) != between]
+
+
+def deliver(world: World, *, to: str, sender: str, cut: int | None = None) -> None:
+    """Hand over the oldest frame on that way."""
+    ways = [(each.sender, each.receiver) for each in world.flying]
+    world.deliver(ways.index((sender, to)), cut)
+
+
+def images_count(world: World) -> int:
+    return len(world.machines[DEVICE].disk.images)
+
+
+def roll_back_device(world: World, number: int) -> None:
+    assert world.roll_back(DEVICE, number), "the world does not allow this loss"
+    world.start(DEVICE)
+
+
+def end(world: World) -> None:
+    world.quiesce()
+    world.check_agreement()
+
+
+def a_card_goes_back_in_time(world_class: type[World]) -> None:
+    """The device acknowledges, is promised, loses its card's last minute, and goes on writing."""
+    world = begin(world_class, checks_always=False)
+    earlier = images_count(world) - 1
+    write(world, "a/d0/D", b"acknowledged")
+    world.deliver_all()
+    roll_back_device(world, earlier)
+    write(world, "s/mode", b"auto")
+    write(world, "s/mode", b"hand")
+    world.quiesce()  # equal vectors over different contents show at the next hello only
+    end(world)
+
+
+def the_device_dies_while_it_writes(world_class: type[World]) -> None:
+    """The power fails at each stop of a write in turn."""
+    for cut in range(4):
+        world = begin(world_class)
+        write(world, "a/d0/D", b"acknowledged", cut)
+        world.deliver_all()
+        end(world)
+
+
+def the_hub_dies_while_it_answers(world_class: type[World]) -> None:
+    """Hub A dies at the first stop of a merge; if it had answered by then, the device relies on it.
+    Then the device's card fails, which is no more than one disk."""
+    world = begin(world_class)
+    earlier = images_count(world) - 1
+    write(world, "a/d0/D", b"acknowledged")
+    lose(world, between=(DEVICE, HUB_B))
+    deliver(world, sender=DEVICE, to=HUB_A, cut=0)
+    world.deliver_all()
+    roll_back_device(world, earlier)
+    end(world)
+
+
+def a_frame_is_lost(world_class: type[World]) -> None:
+    """One of two acknowledgements never arrives; nothing else goes wrong."""
+    world = begin(world_class)
+    write(world, "a/d0/D", b"acknowledged")
+    world.flying.clear()
+    write(world, "a/d0/V", b"acknowledged")
+    end(world)
+
+
+def a_stranger_writes(world_class: type[World]) -> None:
+    """Somebody else sends hub A a well-formed diff of the device's document."""
+    world = begin(world_class)
+    held = world.machines[HUB_A].shelf(DOCUMENT)
+    assert held is not None
+    forger = Replica(client_id=2**41, state=held.state)
+    forger.write({"a/d0/K": b"forged"})
+    result = sync.session.tag_of(forger.vector())
+    world.forge(HUB_A, DOCUMENT, Diff("dev", held.epoch, forger.diff(held.vector), result))
+    end(world)
+
+
+def a_diff_comes_late(world_class: type[World]) -> None:
+    """Hub A is restored from a backup, then a diff arrives that was made for what it held."""
+    world = begin(world_class)
+    backup = len(world.machines[HUB_A].disk.images) - 1
+    write(world, "s/mode", b"auto")
+    world.deliver_all()
+    world.kill(DEVICE)
+    world.start(DEVICE)
+    reconnect(world)
+    write(world, "s/rate", b"1")
+    late = next(each for each in world.flying if each.receiver == HUB_A)
+    world.flying.clear()
+    assert world.roll_back(HUB_A, backup)
+    world.start(HUB_A)
+    world.flying.append(late)
+    world.deliver(0)
+    end(world)
+
+
+def a_clock_goes_back_too(world_class: type[World]) -> None:
+    """A setting reaches hub A only; card and clock of the device go back, and it sets another."""
+    world = begin(world_class, checks_always=False)
+    earlier = images_count(world) - 1
+    write(world, "c/limit", setting(10))
+    lose(world, between=(DEVICE, HUB_B))
+    deliver(world, sender=DEVICE, to=HUB_A)
+    deliver(world, sender=HUB_A, to=DEVICE)
+    from_hub_a = world.flying  # the diff that hub A passes on to hub B
+    world.flying = []
+    roll_back_device(world, earlier)
+    write(world, "c/limit", setting(7))
+    world.connect(DEVICE, (HUB_B, DEVICE))
+    for _ in range(3):
+        deliver(world, sender=DEVICE, to=HUB_B)
+        world.flying = [each for each in world.flying if HUB_A not in (each.sender, each.receiver)]
+        deliver(world, sender=HUB_B, to=DEVICE)
+        if not world.flying:
+            break
+    world.flying = from_hub_a
+    deliver(world, sender=HUB_A, to=HUB_B)
+    lose(world, between=(HUB_B, HUB_A))
+    world.connect(DEVICE, (HUB_B, DEVICE))
+    world.deliver_all()
+    end(world)
+
+
+def the_device_is_busy_and_restarts(world_class: type[World]) -> None:
+    """Many writes under many client ids."""
+    world = begin(world_class)
+    for number in range(200):
+        write(world, f"s/{'mno'[number % 3]}", f"{number}".encode())
+        if number % 20 == 0:
+            world.kill(DEVICE)
+            world.start(DEVICE)
+    end(world)
+
+
+Story = Callable[[type[World]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """A world with one rule switched off, and how it loses."""
+
+    rule: str
+    story: Story
+    loses: str
+    """What the failed check says."""
+    world_class: type[World] = World
+    patches: Callable[[], AbstractContextManager[None]] = nullcontext
+    games: int = 0
+    """Most games of random play until it loses; zero where that takes too long."""
+
+
+MUTANTS = (
+    Mutant(
+        rule="1",
+        story=a_card_goes_back_in_time,
+        loses="was told is durable",
+        world_class=OneIdWorld,
+    ),
+    Mutant(
+        rule="2a",
+        story=the_device_dies_while_it_writes,
+        loses="what no disk of the writer ever held",
+        world_class=HastyDeviceWorld,
+        games=100,
+    ),
+    Mutant(
+        rule="2b",
+        story=the_hub_dies_while_it_answers,
+        loses="was told is durable",
+        world_class=HastyHubWorld,
+    ),
+    Mutant(
+        rule="3",
+        story=a_frame_is_lost,
+        loses="never come to rest",
+        patches=last_event_only,
+        games=100,
+    ),
+    Mutant(
+        rule="4a",
+        story=a_stranger_writes,
+        loses="what no disk of the writer ever held",
+        patches=no_gate,
+        games=100,
+    ),
+    Mutant(
+        rule="4b",
+        story=a_diff_comes_late,
+        loses="what no disk of the writer ever held",
+        patches=no_gate,
+    ),
+    Mutant(
+        rule="4c",
+        story=a_clock_goes_back_too,
+        loses="was told is durable",
+        patches=forks_merged,
+    ),
+    Mutant(
+        rule="5",
+        story=a_card_goes_back_in_time,
+        loses="differs",
+        world_class=ProudWorld,
+        games=100,
+    ),
+    Mutant(
+        rule="6",
+        story=the_device_is_busy_and_restarts,
+        loses="grew too large|has many ids",
+        patches=no_upkeep,
+        games=400,
+    ),
+)
+
+
+@pytest.mark.parametrize("story", {mutant.story for mutant in MUTANTS}, ids=lambda s: s.__name__)
+def test_with_every_rule_in_place_the_story_ends_well(story: Story) -> None:
+    story(World)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"rule {mutant.rule}")
+def test_without_the_rule_the_story_ends_badly(mutant: Mutant) -> None:
+    with mutant.patches(), pytest.raises(AssertionError, match=mutant.loses):
+        mutant.story(mutant.world_class)
+
+
+def play(world_class: type[World], games: int) -> None:
+    """Play the game of `test_convergence`, the same way at every call."""
+
+    class Game(Convergence):
+        pass
+
+    Game.world_class = world_class
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Game,
+        settings=settings(
+            max_examples=games,
+            stateful_step_count=60,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_with_every_rule_in_place_the_game_is_won() -> None:
+    play(World, 100)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [mutant for mutant in MUTANTS if mutant.games],
+    ids=lambda mutant: f"rule {mutant.rule}",
+)
+def test_without_the_rule_the_game_is_lost(mutant: Mutant) -> None:
+    with mutant.patches(), pytest.raises(AssertionError):
+        play(mutant.world_class, mutant.games)

@@ -128,7 +128,7 @@ class HubProgram(Program):
                 return False
             return True
 
-        await until(is_ready, lambda: self.tail())
+        await until(is_ready, self.tail)
 
     def publish_release(self, manifest: Manifest, tree: bytes) -> str:
         """Upload a release and return `component@version`."""

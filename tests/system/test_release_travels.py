@@ -1,4 +1,4 @@
-"""Real hub, real agents, a real broker and real cuts: a release goes out and its outcome returns."""
+"""Real hub, agents, broker and cuts: a release goes out and its outcome returns."""
 
 import asyncio
 import secrets
@@ -89,7 +89,7 @@ async def test_a_release_and_its_outcome_travel_with_the_network_cut_in_between(
     fleet: Fleet,
 ) -> None:
     async with AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(LinkProxy("127.0.0.1", fleet.broker.port))
+        proxy = await stack.enter_async_context(LinkProxy(fleet.broker.port))
         far = fleet.agent("far", port=proxy.port)
         near = fleet.agent("near")
         await fleet.wait_registered("far", "near")
@@ -176,7 +176,7 @@ async def test_a_conflict_between_application_and_operator_is_visible_on_the_hub
     fleet: Fleet,
 ) -> None:
     async with AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(LinkProxy("127.0.0.1", fleet.broker.port))
+        proxy = await stack.enter_async_context(LinkProxy(fleet.broker.port))
         agent = fleet.agent("lamp-1", port=proxy.port)
         await fleet.wait_registered("lamp-1")
         proxy.cut()

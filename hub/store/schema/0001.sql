@@ -54,7 +54,8 @@ CREATE TABLE presence (
     device INTEGER PRIMARY KEY,
     is_online INTEGER NOT NULL,
     birth INTEGER NOT NULL,
-    heard_ms INTEGER NOT NULL
+    heard_ms INTEGER NOT NULL,
+    grace_ms INTEGER NOT NULL        -- how late its death may be heard
 ) STRICT;
 
 CREATE TABLE presence_log (

@@ -1,0 +1,280 @@
+"""The agent's life: start, the tasks, stop. The only module of the agent that starts tasks.
+
+Owns the order of start and stop and what is connected to what. Decides nothing else.
+Ready means: the store is open, what a crash interrupted is known, and applications can connect.
+A network is not needed for that.
+"""
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import signal
+from collections.abc import Iterable
+from random import Random
+from typing import Any, Final
+
+from agent.clock import Clock
+from agent.documents import Documents
+from agent.facts import facts, news
+from agent.installer import InstallEngine
+from agent.local import LocalSocket
+from agent.notify import notify
+from agent.settings import Settings
+from agent.store import Store, StoreError, open_store
+from agent.values import Values
+from agent.work import Work
+from sync import documents as names
+from sync import topics
+from sync.records import Running, select
+from sync.transport.mqtt import MqttTransport
+from sync.transport.port import (
+    Birth,
+    Congested,
+    Connected,
+    Delivery,
+    Disconnected,
+    Event,
+    Link,
+    Presence,
+    Transport,
+)
+
+logger = logging.getLogger(__name__)
+
+BATCH_MAX: Final = 100
+BIRTH_BITS: Final = 20
+REOPEN_SPREAD_S: Final = 3.0
+"""After the hub came back, devices begin anew spread over this time."""
+
+PAYLOAD_BYTES_MAX: Final = 256 * 1024
+
+
+class Daemon:
+    """One run of the agent."""
+
+    def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
+        """Connect the parts."""
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._random = Random()  # noqa: S311 - jitter only
+        self._documents = Documents(settings, store, clock)
+        self._births = 0
+        self._hub_run = b""
+        self._up = topics.up_topic(settings.device)
+        self._down = topics.down_topic(settings.device)
+        self._transport: Transport = MqttTransport(
+            Link(
+                client_id=settings.device,
+                host=settings.broker_host,
+                port=settings.broker_port,
+                version=settings.mqtt_version,
+                keepalive_s=settings.keepalive_s,
+                reconnect_max_s=settings.reconnect_max_s,
+                payload_max_bytes=PAYLOAD_BYTES_MAX,
+            ),
+            presence=Presence(topics.presence_topic(settings.device), self._birth),
+        )
+        self._values = Values(self._documents, on_written=self._on_written)
+        self._engine = InstallEngine(settings, store, self._documents, clock)
+        self._work = Work(settings, self._documents, self._engine, on_written=self._on_written)
+        self._local = LocalSocket(
+            settings.socket_path,
+            allowed_uids=frozenset(settings.local_allowed_uids),
+            operations={
+                "get": self._values.get,
+                "set": self._values.set,
+                "unset": self._values.unset,
+                "list": self._values.list_all,
+                "status": self._status,
+            },
+            snapshot=lambda: {"settings": self._values.rows()},
+        )
+        self._written = asyncio.Event()
+        self._rearm = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        await self._documents.start()
+        # Births are numbered within a start and starts within the device, so they only grow.
+        self._births = self._documents.start_number << BIRTH_BITS
+        known = self._documents.reported()
+        told = facts(self._settings, self._clock.stamp().boot)
+        with contextlib.suppress(StoreError):  # a full disk: the facts are told at a later start
+            await self._documents.write(news(told, known))
+        if self._store.opened.damaged is not None:
+            logger.error("database damaged kept_as=%s", self._store.opened.damaged)
+        groups = [topics.group_topic(group) for group in self._settings.groups]
+        for topic in (self._down, topics.HUB_PRESENCE, *groups):
+            self._transport.subscribe(topic)
+        gc.collect()
+        gc.freeze()  # what the start has made stays; looking at it again would only cost
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._local.run(self._ready), name="local socket")
+            tasks.create_task(self._transport.run(), name="transport")
+            tasks.create_task(self._receive(), name="receive")
+            tasks.create_task(self._tell(), name="tell")
+            tasks.create_task(self._repeat(), name="repeat")
+            tasks.create_task(self._compare(), name="compare")
+            tasks.create_task(self._work.run(), name="work")
+
+    def _ready(self) -> None:
+        notify("READY=1\nSTATUS=running")
+        logger.info(
+            "ready device=%s groups=%s", self._settings.device, ",".join(self._settings.groups)
+        )
+
+    def _on_written(self) -> None:
+        self._written.set()
+
+    # The tasks.
+
+    async def _receive(self) -> None:
+        while True:
+            for event in await self._transport.receive(BATCH_MAX):
+                try:
+                    await self._take(event)
+                except StoreError as error:
+                    # Not acknowledged at the broker and not stored: the hub will say it again.
+                    logger.error("store refused error=%s", error)  # noqa: TRY400 - for people
+
+    async def _take(self, event: Event) -> None:
+        match event:
+            case Connected():
+                logger.info("connected version=%s", event.version)
+                self._send(await self._documents.opened())
+                self._rearm.set()
+            case Disconnected():
+                logger.info("disconnected reason=%s", event.reason)
+                self._documents.closed()
+            case Delivery(topic=topics.HUB_PRESENCE):
+                await self._hub_presence(event.payload)
+                self._transport.acknowledge(event)
+            case Delivery():
+                direct = event.topic == self._down
+                replies, changed = await self._documents.receive(event.payload, direct=direct)
+                self._transport.acknowledge(event)
+                self._send(replies)
+                self._rearm.set()
+                if changed:
+                    if await self._values.record_conflicts():
+                        self._on_written()
+                    self._work.wake()
+                    await self._local.announce()
+
+    async def _hub_presence(self, payload: bytes) -> None:
+        """A hub that started anew may have forgotten, or been restored: compare documents."""
+        try:
+            run = str(json.loads(payload)["run"]) if payload else ""
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return
+        if run.encode() != self._hub_run:
+            first, self._hub_run = not self._hub_run, run.encode()
+            if not first:
+                await asyncio.sleep(self._random.uniform(0, REOPEN_SPREAD_S))
+                self._send(await self._documents.opened())
+                self._rearm.set()
+
+    async def _tell(self) -> None:
+        """Gather writes for a moment, then tell the hub of all of them at once."""
+        while True:
+            await self._written.wait()
+            await asyncio.sleep(self._settings.linger_ms / 1000)
+            self._written.clear()
+            self._send(await self._documents.changed())
+            self._rearm.set()
+            await self._local.announce()
+
+    async def _repeat(self) -> None:
+        """Say again what was not answered, exactly when it is due."""
+        while True:
+            self._rearm.clear()
+            wake = self._documents.wake_mono()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(
+                    None if wake is None else max(0.0, wake - self._clock.mono_s())
+                ):
+                    await self._rearm.wait()
+                    continue
+            self._send(await self._documents.due())
+
+    async def _compare(self) -> None:
+        """Compare documents with the hub from time to time, whatever seems to be settled."""
+        while True:
+            await asyncio.sleep(self._settings.anti_entropy_s * self._random.uniform(0.5, 1.5))
+            if self._transport.connected:
+                self._send(await self._documents.opened())
+                self._rearm.set()
+
+    # Parts.
+
+    def _send(self, frames: Iterable[bytes]) -> None:
+        for frame in frames:
+            try:
+                self._transport.publish_soon(self._up, frame)
+            except Congested:
+                return  # the session says it again
+
+    def _birth(self) -> Birth:
+        """Return the presence of one connection; its number is used only once."""
+        self._births += 1
+        boot = self._clock.stamp().boot.hex()
+        birth = {
+            "birth": self._births,
+            "boot": boot,
+            "keepalive_s": self._settings.keepalive_s,
+        }
+
+        def payload(**more: Any) -> bytes:
+            return json.dumps({**birth, **more}, separators=(",", ":")).encode()
+
+        return Birth(
+            payload(online=True),
+            payload(online=False),
+            payload(online=False, clean=True),
+        )
+
+    async def _status(self, _: Any) -> dict[str, Any]:
+        running = select(Running, names.VERSION, self._documents.reported())
+        return {
+            "device": self._settings.device,
+            "connected": self._transport.connected,
+            "settled": self._documents.settled,
+            "activity": self._engine.activity,
+            "running": {
+                component: {"version": record.version, "healthy": record.healthy}
+                for component, record in sorted(running.items())
+            },
+            "refused_from_hub": self._documents.offence_count,
+        }
+
+
+async def serve(settings: Settings, clock: Clock) -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    Raises:
+        StoreError: The state folder or database cannot be used.
+        LocalSocketError: The socket for applications cannot be opened.
+    """
+    async with await open_store(settings.state_dir) as store:
+        running = asyncio.ensure_future(Daemon(settings, store, clock).run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, running.cancel)
+        try:
+            await running
+        except asyncio.CancelledError:
+            logger.info("stopped")
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        finally:
+            notify("STOPPING=1")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

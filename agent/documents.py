@@ -1,0 +1,296 @@
+"""The device's documents in this process: what it writes, what it follows, and its conversation.
+
+Owns the rule *persist, then publish*: every change is durable in the store before a frame about it
+leaves, and one lock holds each change together with its storing. Never opens a connection: frames
+come in and go out as bytes.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Final
+
+from agent.clock import Clock
+from agent.prune import prune
+from agent.settings import Settings
+from agent.store import Store
+from sync import documents as names
+from sync import hlc, records
+from sync.author import Author
+from sync.client_ids import RANDOM_BITS, client_id, counter_after
+from sync.documents import DocumentName, Kind, Side
+from sync.gate import Refused
+from sync.messages import BadFrame, Message, decode_frame, in_frames
+from sync.records import Ack
+from sync.replica import Holding, values_of
+from sync.session import Retry, Role, Session, Step
+from sync.stages import Stage, allows, code_of, stage_of
+
+logger = logging.getLogger(__name__)
+
+ANCHOR_EVERY_MS: Final = 10_000
+"""How often a frame carries the last crossing of the hub's clock and ours, 14 bytes."""
+
+CLIENT_COUNTER: Final = "client_counter"
+HLC: Final = "hlc"
+
+
+class Documents:
+    """Everything the device says and hears in documents."""
+
+    def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
+        """Use `start` before anything else."""
+        self._store = store
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._counter = 0
+        self._hlc = 0
+        self._author: Author
+        self._durable: Holding
+        self._held: dict[DocumentName, Holding] = {}
+        self._values: dict[DocumentName, dict[str, bytes]] = {}
+        self.own = DocumentName(Kind.DEVICE, settings.device)
+        self.followed = (
+            DocumentName(Kind.DESIRED, settings.device),
+            *(DocumentName(Kind.GROUP, group) for group in settings.groups),
+        )
+        self._session = Session(
+            settings.device,
+            sends={self.own: Role.AUTHOR},
+            follows=self.followed,
+            retry=Retry(settings.retry_first_s, settings.retry_longest_s),
+            random=Random(),  # noqa: S311 - jitter only
+        )
+        self._anchor: tuple[int, int] | None = None
+        self._anchor_sent_ms = -ANCHOR_EVERY_MS
+        self.offence_count = 0
+        """Frames and messages that were refused since the start."""
+
+    async def start(self) -> None:
+        """Load what is stored, and make the client id of this start durable before any write.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        held = await self._store.holdings()
+        own = held.pop(self.own, None)
+        self._held = {name: held[name] for name in self.followed if name in held}
+        self._values = {name: values_of(holding) for name, holding in self._held.items()}
+        counter = await self._store.number(CLIENT_COUNTER)
+        self._hlc = await self._store.number(HLC)
+        self._counter = counter_after(counter, own.vector if own is not None else ())
+        await self._store.set_numbers(**{CLIENT_COUNTER: self._counter})
+        self._author = Author(own, client_id=self._new_id(), prune=self._prune)
+        self._durable = self._author.holding()
+
+    @property
+    def start_number(self) -> int:
+        """The number of this start; later starts have higher ones."""
+        return self._counter
+
+    # Reading.
+
+    def reported(self) -> dict[str, bytes]:
+        """Return the live values of our own document."""
+        return self._author.values()
+
+    def wanted(self) -> Mapping[DocumentName, Mapping[str, bytes]]:
+        """Return the live values of the documents that the hub writes for us."""
+        return self._values
+
+    def stages(self, deployment: str) -> set[Stage]:
+        """Return the stages acknowledged for a deployment."""
+        prefix = f"{names.ACK}{deployment}/"
+        found = {
+            stage_of(key[len(prefix) :]) for key in self._author.values() if key.startswith(prefix)
+        }
+        return {stage for stage in found if stage is not None}
+
+    @property
+    def settled(self) -> bool:
+        """Whether the hub durably holds everything that this device wrote."""
+        return self._session.is_settled(self.own, self._shelf)
+
+    # Writing.
+
+    async def write(self, entries: Mapping[str, bytes]) -> None:
+        """Set values durably. Say so with `changed`, once writes have gathered.
+
+        Raises:
+            StoreError: Nothing was written; the caller may try again.
+            ValueError: A key or value is out of bounds; nothing was written.
+        """
+        if entries:
+            async with self._lock:
+                await self._write(entries)
+
+    async def acknowledge(
+        self, deployment: str, stage: Stage, *, reason: str = "", detail: str = ""
+    ) -> bool:
+        """Record durably that a deployment reached a stage; False if it may not be recorded now."""
+        async with self._lock:
+            if not allows(self.stages(deployment), stage):
+                return False
+            now = self._clock.stamp()
+            ack = Ack(
+                now.boot, now.boottime_ms, now.wall_ms, int(now.sync), reason[:100], detail[:200]
+            )
+            await self._write({names.ack_key(deployment, code_of(stage)): records.encode(ack)})
+        logger.info(
+            "stage deployment=%s stage=%s reason=%s %s", deployment, stage.value, reason, detail
+        )
+        return True
+
+    def next_clock(self) -> int:
+        """Return the hybrid logical clock for a write that happens now."""
+        self._hlc = hlc.tick(self._hlc, self._clock.wall_ms())
+        return self._hlc
+
+    def heard_clock(self, remote: int) -> None:
+        """Move the hybrid logical clock past a write of the other side."""
+        self._hlc = max(self._hlc, remote)
+
+    # Talking.
+
+    async def opened(self) -> list[bytes]:
+        """A connection was made; return the frames to begin with."""
+        async with self._lock:
+            self._anchor_sent_ms = -ANCHOR_EVERY_MS
+            return await self._carry_out(self._session.opened(self._shelf, self._clock.mono_s()))
+
+    def closed(self) -> None:
+        """The connection is gone."""
+        self._session.closed()
+
+    async def changed(self) -> list[bytes]:
+        """Return the frames that tell of what was written."""
+        async with self._lock:
+            return await self._carry_out(
+                self._session.changed(self.own, self._shelf, self._clock.mono_s())
+            )
+
+    async def due(self) -> list[bytes]:
+        """Return the frames that must be said again now."""
+        async with self._lock:
+            return await self._carry_out(self._session.due(self._shelf, self._clock.mono_s()))
+
+    def wake_mono(self) -> float | None:
+        """Return when `due` has something to say next."""
+        return self._session.wake_mono()
+
+    async def receive(self, payload: bytes, *, direct: bool) -> tuple[list[bytes], bool]:
+        """Take a frame of the hub; returns frames to send and whether the hub's wishes changed.
+
+        `direct`: it came on this device's own topic just now. A retained frame of a group may be
+        old, so its time of sending says nothing about the hub's clock now.
+        """
+        try:
+            frame = decode_frame(payload)
+        except BadFrame as error:
+            self._offended(error)
+            return [], False
+        if direct:
+            self._anchor = (frame.sent_ms, self._clock.stamp().boottime_ms)
+        replies: list[bytes] = []
+        news = False
+        async with self._lock:
+            for message in frame.messages:
+                step = self._session.receive(message, self._shelf, self._clock.mono_s())
+                if step.offence is not None:
+                    self._offended(step.offence)
+                news = news or any(followed.changed for followed in step.store.values())
+                replies += await self._carry_out(step)
+        return replies, news
+
+    # Inside the lock.
+
+    async def _write(self, entries: Mapping[str, bytes]) -> None:
+        change = self._author.write(entries)
+        try:
+            full = await self._store.log(self.own, change, hlc=self._hlc)
+        except BaseException:
+            # What is in memory but not on disk must never be published: go back to the disk.
+            self._author = Author(self._durable, client_id=self._fresh_id(), prune=self._prune)
+            raise
+        if self._author.upkeep() or full:
+            await self._store.keep({self.own: self._author.holding()})
+        self._durable = self._author.holding()
+
+    async def _carry_out(self, step: Step) -> list[bytes]:
+        """Store what a step calls for, then return what it sends."""
+        messages: list[Message] = list(step.send)
+        kept = {
+            name: followed.holding
+            for name, followed in step.store.items()
+            if followed.holding is not None
+        }
+        if kept:
+            await self._store.keep(kept)
+            self._held.update(kept)
+            self._values.update({name: values_of(holding) for name, holding in kept.items()})
+        for theirs in step.rebase.values():
+            messages += await self._rebase(theirs)
+        for above in step.reset.values():
+            logger.warning("document started anew document=%s", self.own)
+            self._author.reset(above=above)
+            await self._keep_own()
+            messages += self._say()
+        return self._frames(messages)
+
+    async def _rebase(self, theirs: Holding) -> Sequence[Message]:
+        """Take in what the hub holds and we lack: our disk was rolled back, or replaced."""
+        self._counter = counter_after(self._counter, theirs.vector, self._durable.vector)
+        try:
+            self._author.rebase(theirs, client_id=self._new_id())
+        except Refused as refused:
+            self._offended(refused)
+            return []
+        logger.warning("document rebased document=%s epoch=%d", self.own, self._author.epoch)
+        await self._keep_own()
+        return self._say()
+
+    async def _keep_own(self) -> None:
+        holding = self._author.holding()
+        await self._store.keep({self.own: holding}, client_counter=self._counter)
+        self._durable = holding
+
+    def _say(self) -> list[Message]:
+        return self._session.changed(self.own, self._shelf, self._clock.mono_s()).send
+
+    def _shelf(self, name: DocumentName) -> Holding | None:
+        return self._durable if name == self.own else self._held.get(name)
+
+    def _new_id(self) -> int:
+        return client_id(Side.DEVICE, self._counter, secrets.randbits(RANDOM_BITS))
+
+    def _fresh_id(self) -> int:
+        # Not durable if the disk is full, but the random bits make a repetition unlikely, and the
+        # counter goes up again at the next start in any case.
+        self._counter += 1
+        return self._new_id()
+
+    def _prune(self, values: Mapping[str, bytes]) -> dict[str, bytes]:
+        start = len(names.DEPLOYMENT)
+        wished = {
+            key[start:]
+            for held in self._values.values()
+            for key in held
+            if key.startswith(names.DEPLOYMENT)
+        }
+        return prune(values, wished=wished)
+
+    def _frames(self, messages: list[Message]) -> list[bytes]:
+        if not messages:
+            return []
+        now = self._clock.stamp()
+        anchor = None
+        if self._anchor is not None and now.boottime_ms - self._anchor_sent_ms >= ANCHOR_EVERY_MS:
+            anchor, self._anchor, self._anchor_sent_ms = self._anchor, None, now.boottime_ms
+        return in_frames(messages, sender=now.boot, sent_ms=now.boottime_ms, anchor=anchor)
+
+    def _offended(self, error: Exception) -> None:
+        self.offence_count += 1
+        if self.offence_count.bit_count() == 1:  # 1, 2, 4, 8 ...: a flood must not fill the log
+            logger.warning("refused from hub count=%d error=%s", self.offence_count, error)

@@ -1,0 +1,211 @@
+"""The local socket: applications on the device read and set settings, and ask how things are.
+
+Owns the socket and its protocol. Who may speak is decided by the kernel's word on who is at the
+other end (SO_PEERCRED), not by anything they say.
+
+Protocol: one JSON object a line, one answer a line, in UTF-8.
+`{"op": "get", "key": K}`, `{"op": "set", "key": K, "value": V}`, `{"op": "unset", "key": K}`,
+`{"op": "list"}`, `{"op": "status"}`, `{"op": "watch"}` (one line now and one for each change).
+Answers carry `"ok": true`, or `"ok": false` and `"error"`.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+LINE_BYTES_MAX: Final = 16 * 1024
+CLIENTS_MAX: Final = 32
+IDLE_S: Final = 300.0
+"""A client that says nothing for so long is let go, unless it watches."""
+
+MODE: Final = 0o660
+
+Answer = dict[str, Any]
+Operation = Callable[[Mapping[str, Any]], Awaitable[Answer]]
+
+
+class BadRequest(ValueError):
+    """The application asked for something that cannot be; nothing was changed."""
+
+
+class LocalSocketError(Exception):
+    """The socket cannot be opened; says why and what to do."""
+
+
+class LocalSocket:
+    """Serves applications on this device."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        allowed_uids: frozenset[int],
+        operations: Mapping[str, Operation],
+        snapshot: Callable[[], Answer],
+    ) -> None:
+        """Answer `operations` by name; `snapshot` is what a watcher is shown."""
+        self._path = path
+        self._allowed_uids = allowed_uids | {0, os.getuid()}
+        self._operations = operations
+        self._snapshot = snapshot
+        self._changed = asyncio.Condition()
+        self._client_count = 0
+
+    async def run(self, opened: Callable[[], None]) -> None:
+        """Serve until cancelled; calls `opened` once applications can connect.
+
+        Raises:
+            LocalSocketError: The socket cannot be opened.
+        """
+        server = await asyncio.start_unix_server(
+            self._serve, sock=self._bind(), limit=LINE_BYTES_MAX
+        )
+        try:
+            async with server:
+                opened()
+                await server.serve_forever()
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    async def announce(self) -> None:
+        """Tell watchers that something has changed."""
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _bind(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._clear_way()
+            listener.bind(os.fspath(self._path))
+            self._path.chmod(MODE)
+        except OSError as error:
+            listener.close()
+            raise LocalSocketError(
+                f"cannot open the socket {self._path}: {error.strerror or error}; set local_socket"
+            ) from None
+        except LocalSocketError:
+            listener.close()
+            raise
+        return listener
+
+    def _clear_way(self) -> None:
+        """Remove the socket that a killed agent left; one that is served is somebody's."""
+        if self._path.exists() and stat.S_ISSOCK(self._path.stat().st_mode):
+            if _is_alive(self._path):
+                raise LocalSocketError(
+                    f"another agent serves {self._path}: stop it, or set local_socket"
+                )
+            self._path.unlink()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._client_count += 1
+        try:
+            if self._client_count > CLIENTS_MAX:
+                await _answer(writer, _error(f"more than {CLIENTS_MAX} applications are connected"))
+            elif (uid := _peer_uid(writer)) not in self._allowed_uids:
+                await _answer(
+                    writer, _error(f"user {uid} may not speak here; see local_allowed_uids")
+                )
+            else:
+                await self._converse(reader, writer)
+        except (ConnectionError, TimeoutError):
+            pass
+        finally:
+            self._client_count -= 1
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    line = await reader.readline()
+            except ValueError:
+                await _answer(writer, _error(f"a line has at most {LINE_BYTES_MAX} bytes"))
+                return
+            if not line:
+                return
+            try:
+                request = _parse(line)
+                if request["op"] == "watch":
+                    await self._watch(reader, writer)
+                    return
+                answer = await self._operate(request)
+            except BadRequest as error:
+                answer = _error(str(error))
+            await _answer(writer, answer)
+
+    async def _operate(self, request: Mapping[str, Any]) -> Answer:
+        operation = self._operations.get(request["op"])
+        if operation is None:
+            known = ", ".join([*self._operations, "watch"])
+            raise BadRequest(f"no operation {str(request['op'])[:40]!r}; there are {known}")
+        return {"ok": True, **await operation(request)}
+
+    async def _watch(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            shown: Answer | None = None
+            while not gone.done():
+                snapshot = self._snapshot()
+                if snapshot != shown:
+                    shown = snapshot
+                    await _answer(writer, {"ok": True, **snapshot})
+                async with self._changed:
+                    news = asyncio.ensure_future(self._changed.wait())
+                    await asyncio.wait({news, gone}, return_when=asyncio.FIRST_COMPLETED)
+                    if not news.done():
+                        news.cancel()
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await news
+        finally:
+            gone.cancel()
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BadRequest("a request is one JSON object on one line") from None
+    if not isinstance(request, dict) or not isinstance(request.get("op"), str):
+        raise BadRequest('a request is a JSON object with an "op"')
+    return request
+
+
+def _error(text: str) -> Answer:
+    return {"ok": False, "error": text}
+
+
+async def _answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
+    writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+    async with asyncio.timeout(IDLE_S):
+        await writer.drain()
+
+
+def _peer_uid(writer: asyncio.StreamWriter) -> int:
+    """Return the user at the other end, by the kernel (unix(7), SO_PEERCRED)."""
+    connection = writer.get_extra_info("socket")
+    credentials = connection.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+    )
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
+
+
+def _is_alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as trial:
+        trial.settimeout(1.0)
+        try:
+            trial.connect(os.fspath(path))
+        except OSError:
+            return False
+        return True

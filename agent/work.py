@@ -1,0 +1,101 @@
+"""The device's work on deployments: one loop that turns wishes into installs, one at a time.
+
+Owns the order: first what a crash interrupted, then what is wished for now. Decides nothing that
+`agent.plan` and `agent.install` do not decide.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from agent.desired import Wish, wishes
+from agent.documents import Documents
+from agent.installer import InstallEngine
+from agent.plan import Act, end_of, plan
+from agent.settings import Settings
+from agent.store import StoreError
+from sync.stages import Stage
+
+logger = logging.getLogger(__name__)
+
+RETRY_S: Final = 30.0
+"""Wait after a full disk or another failure of the store, before the work is tried again."""
+
+
+class Work:
+    """Keeps what runs in line with what is wished."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        documents: Documents,
+        engine: InstallEngine,
+        *,
+        on_written: Callable[[], None],
+    ) -> None:
+        """`on_written` is called whenever something was written that the hub should hear."""
+        self._labels = {**settings.labels, "class": settings.device_class}
+        self._documents = documents
+        self._engine = engine
+        self._on_written = on_written
+        self._wake = asyncio.Event()
+        self.hub_ms = 0
+        """A time that the hub's clock has certainly passed."""
+
+    def wake(self) -> None:
+        """There may be something new to do."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled. What was under way goes on at the next start."""
+        await self._persistently(self._begin)
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._persistently(self._pass)
+
+    async def _begin(self) -> None:
+        await self._engine.load()
+        await self._engine.finish_ended()
+        await self._engine.observe()
+        self._on_written()
+        for journal in self._engine.unfinished():
+            await self._engine.resume(journal, self._still_wanted)
+            self._on_written()
+        self._wake.set()
+
+    async def _pass(self) -> None:
+        for step in plan(self._wishes(), self._documents.stages, self.hub_ms):
+            if step.act is Act.ACKNOWLEDGE:
+                await self._documents.acknowledge(step.wish.deployment, step.stage)
+            elif not await self._engine.adopt_running(step.wish):
+                self._on_written()
+                await self._engine.install(step.wish, self._still_wanted)
+            self._on_written()
+
+    def _wishes(self) -> list[Wish]:
+        return wishes(self._documents.wanted(), self._labels)
+
+    def _still_wanted(self, component: str, deployment: str) -> Stage | None:
+        known = self._wishes()
+        mine = next((wish for wish in known if wish.deployment == deployment), None)
+        if mine is None:
+            return None  # the hub's document was begun anew; what was asked for is still asked for
+        latest = [
+            wish
+            for wish in known
+            if wish.record.component == component and not wish.record.cancelled
+        ]
+        return end_of(mine, latest[-1] if latest else None, self.hub_ms)
+
+    async def _persistently(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work`, again while the store refuses it; a full disk is no reason to die."""
+        while True:
+            try:
+                await work()
+            except StoreError as error:
+                logger.error("store refused error=%s retry_s=%g", error, RETRY_S)  # noqa: TRY400 - the message is for people
+                await asyncio.sleep(RETRY_S)
+            else:
+                return

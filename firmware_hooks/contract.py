@@ -1,0 +1,89 @@
+"""What an installer is: the calls, in their order, and what each promises.
+
+Owns the contract between the agent and whatever puts a release onto the device. An installer never
+talks to the hub, never decides whether a release is good, and keeps no state of its own beyond what
+it finds on disk.
+
+Order: `stage`, `activate`, (trial), `commit`; `roll_back` instead of `commit` after a failed trial;
+`clean_up` at any time no install is under way. Every call may be repeated after a crash, whatever
+of it had been done, and must then end as if it had been called once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sync.manifest import Manifest
+
+
+class InstallerError(Exception):
+    """The installer could not do its part. `reason` is a code of `sync.stages.Reason`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """Carry the code for the hub and one line for a person."""
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One release to install."""
+
+    manifest: Manifest
+    digest: bytes
+    """SHA-256 of the manifest: the release's identity."""
+    artifacts: Mapping[str, Path]
+    """Verified files by artifact name. Check them again before use: disks lie."""
+    unpacked_bytes_max: int
+
+
+class Installer(Protocol):
+    """One way of putting releases of one component onto this device."""
+
+    def __init__(self, component: str, install_dir: Path) -> None:
+        """Work for `component` below `install_dir`. Touches nothing yet."""
+        ...
+
+    def stage(self, order: Order) -> None:
+        """Lay the release down where it does not run yet. What runs is not touched.
+
+        Raises:
+            InstallerError: It cannot be laid down; nothing of it is left.
+        """
+        ...
+
+    def activate(self, digest: bytes) -> None:
+        """Make the staged release the one that runs, at once and durably.
+
+        Raises:
+            InstallerError: It was not staged, or the switch failed; what ran before still does.
+        """
+        ...
+
+    def commit(self, digest: bytes) -> None:
+        """Accept the active release for good. Must not fail."""
+        ...
+
+    def roll_back(self) -> bytes | None:
+        """Make the release run that ran before the last `activate`; returns its digest.
+
+        None means that nothing ran before. Repeating it changes nothing.
+
+        Raises:
+            InstallerError: The earlier release is gone; what is active stays so.
+        """
+        ...
+
+    def running(self) -> bytes | None:
+        """Return the digest of the active release, None if there is none."""
+        ...
+
+    def folder(self, digest: bytes) -> Path:
+        """Return where the release lies: commands of its manifest run there."""
+        ...
+
+    def clean_up(self) -> None:
+        """Remove what neither runs nor is needed for going back."""
+        ...

@@ -1,0 +1,189 @@
+"""The folder of artifacts: immutable files, each under the SHA-256 of its content.
+
+Owns `blobs/sha256/<first two digits>/<digest>` in the state directory, and the half files beside
+it. Never knows what an artifact is for; manifests are among them.
+
+Rule: what is there under its digest is complete, is what the digest says, and is durable. Anything
+else has another name and is removed, at the latest when the hub starts again.
+"""
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import IO, Final
+
+from hub.errors import StateDirUnusable, StorageFull, TooLarge, WrongContent
+from sync.manifest import DIGEST_PATTERN
+
+FOLDER: Final = Path("blobs") / "sha256"
+PARTS: Final = Path("blobs") / "incoming"
+
+WRITE_BYTES: Final = 1024 * 1024
+"""Gathered before a thread writes and hashes them; each hand-over costs some 50 microseconds."""
+
+READ_BYTES: Final = 256 * 1024
+
+_DIGEST: Final = re.compile(DIGEST_PATTERN)
+
+
+class Artifacts:
+    """The folder below one state directory."""
+
+    def __init__(self, state_dir: Path, *, blob_max_bytes: int) -> None:
+        """Make the folder, and remove what an earlier run left half written.
+
+        Raises:
+            StateDirUnusable: It cannot be made or written.
+        """
+        self._folder = state_dir / FOLDER
+        self._parts = state_dir / PARTS
+        self._blob_max_bytes = blob_max_bytes
+        try:
+            self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._parts.mkdir(mode=0o755, parents=True, exist_ok=True)
+            for part in self._parts.iterdir():
+                part.unlink()
+        except OSError as error:
+            raise StateDirUnusable(
+                f"the folder of artifacts {self._folder} cannot be used: {error.strerror}"
+            ) from None
+
+    def path(self, digest: str) -> Path:
+        """Return where the artifact with this digest (64 hex digits) is, or would be."""
+        return self._folder / digest[:2] / digest
+
+    def length_bytes(self, digest: str) -> int | None:
+        """Return the length of an artifact, None if it is not there."""
+        if not is_digest(digest):
+            return None
+        try:
+            return self.path(digest).stat().st_size
+        except OSError:
+            return None
+
+    async def receive(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+        """Take in an artifact; True if it is new, False if it was there.
+
+        Raises:
+            WrongContent: The content has another digest; nothing of it stays.
+            TooLarge: It is longer than an artifact may be; nothing of it stays.
+            StorageFull: The disk is full; nothing of it stays.
+        """
+        part = self._parts / secrets.token_hex(16)
+        hashed = hashlib.sha256()
+        try:
+            with _full_disk_named(self._folder):
+                file = await asyncio.to_thread(part.open, "xb")
+            with file:
+                await self._fill(file, hashed, chunks)
+            if hashed.hexdigest() != digest:
+                raise WrongContent(
+                    f"what was sent has the SHA-256 {hashed.hexdigest()}, not {digest}: "
+                    "the transfer was damaged, or the address is that of another file"
+                )
+            with _full_disk_named(self._folder):
+                return await asyncio.to_thread(self._place, part, digest)
+        finally:
+            # Also on cancellation, which is how a broken connection ends this.
+            part.unlink(missing_ok=True)
+
+    async def keep(self, content: bytes) -> str:
+        """Take in something small that is in memory; return its digest."""
+        digest = hashlib.sha256(content).hexdigest()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield content
+
+        if self.length_bytes(digest) is None:
+            await self.receive(digest, chunks())
+        return digest
+
+    async def read(self, digest: str, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Give the bytes from `start` up to `stop` of an artifact that is there."""
+        file = await asyncio.to_thread(self.path(digest).open, "rb")
+        with file:
+            file.seek(start)
+            left_bytes = stop - start
+            while left_bytes:
+                chunk = await asyncio.to_thread(file.read, min(READ_BYTES, left_bytes))
+                if not chunk:
+                    return
+                left_bytes -= len(chunk)
+                yield chunk
+
+    async def _fill(
+        self, file: IO[bytes], hashed: "hashlib._Hash", chunks: AsyncIterator[bytes]
+    ) -> None:
+        waiting: list[bytes] = []
+        waiting_bytes = total_bytes = 0
+
+        def write() -> None:
+            for chunk in waiting:
+                hashed.update(chunk)
+                file.write(chunk)
+
+        with _full_disk_named(self._folder):
+            async for chunk in chunks:
+                total_bytes += len(chunk)
+                if total_bytes > self._blob_max_bytes:
+                    raise TooLarge(
+                        f"an artifact has at most {self._blob_max_bytes} bytes "
+                        "(setting blob_max_bytes)"
+                    )
+                waiting.append(chunk)
+                waiting_bytes += len(chunk)
+                if waiting_bytes >= WRITE_BYTES:
+                    await asyncio.to_thread(write)
+                    waiting.clear()
+                    waiting_bytes = 0
+            await asyncio.to_thread(write)
+            await asyncio.to_thread(_flush, file)
+
+    def _place(self, part: Path, digest: str) -> bool:
+        target = self.path(digest)
+        if target.exists():
+            return False
+        if not target.parent.is_dir():
+            target.parent.mkdir(mode=0o755, exist_ok=True)
+            _flush_folder(self._folder)
+        part.chmod(0o444)
+        part.rename(target)
+        _flush_folder(target.parent)
+        return True
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether `text` is a SHA-256 in 64 lower-case hex digits."""
+    return _DIGEST.match(text) is not None
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _full_disk_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}:
+            raise StorageFull(
+                f"the artifact could not be written to {folder} ({error.strerror}): "
+                "make room there and send it again; nothing of it was kept"
+            ) from None
+        raise

@@ -1,0 +1,44 @@
+"""How the operators' commands end: one exit code for each kind of failure, and one line.
+
+Owns the codes that are not of `hub.errors.ExitCode`, whose values are left free here.
+"""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of `fieldfare`. Scripts rely on the values; never reuse one."""
+
+    OK = 0
+    INTERNAL = 1
+    """A fault of the program itself."""
+    USAGE = 2
+    """The command line is wrong."""
+    NO_HUB = 10
+    """No hub answers at the address."""
+    REFUSED = 11
+    """The hub refuses the request, and says why."""
+    HUB_FAULT = 12
+    """The hub answers with a fault of its own, or something else than a hub answers."""
+    BAD_RELEASE = 13
+    """The release's description or tree is wrong."""
+    FILE = 14
+    """A file or folder that was named cannot be read or written."""
+    STILL_OPEN = 15
+    """The wait is over, and the deployment is not."""
+    NOT_ALL_RUN = 16
+    """The deployment is over, and not every targeted device runs the release."""
+    DEMO_CANNOT_START = 20
+    """The demo could not be set up."""
+    DEMO_DIFFERS = 21
+    """What the demo's hub reports is not what the demo did to the devices."""
+    INTERRUPTED = 130
+    """Stopped by Ctrl-C."""
+
+
+class CommandFailed(Exception):
+    """A command cannot do what was asked; the message is the one line that a person reads."""
+
+    def __init__(self, message: str, code: Exit) -> None:
+        super().__init__(message)
+        self.code = code

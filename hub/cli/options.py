@@ -1,0 +1,139 @@
+"""Options that several commands share, and how a command reaches the hub and answers.
+
+Owns their names and sentences. Never decides what is printed.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from hub.cli.exits import CommandFailed, Exit
+from hub.client import (
+    DEFAULT_URL,
+    BadAddress,
+    HubClient,
+    HubFailure,
+    HubFault,
+    NoHub,
+    Refused,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PLAIN_WIDTH: Final = 120
+"""Columns of a table where the output is no terminal."""
+
+COMPLETE_MAX_S: Final = 0.5
+"""Longest wait for the hub while a person waits for a completion."""
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+"""`--json`."""
+
+
+def hub_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Add `--hub`, which becomes the argument `client`."""
+
+    def connect(_ctx: click.Context, _param: click.Parameter, url: str) -> HubClient:
+        try:
+            return HubClient(url)
+        except BadAddress as error:
+            raise click.BadParameter(str(error)) from None
+
+    return click.option(
+        "--hub",
+        "client",
+        metavar="URL",
+        envvar="FIELDFARE_HUB_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        callback=connect,
+        help="Address of the hub; also FIELDFARE_HUB_URL.",
+    )(command)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn a request that was not granted into the end of the command."""
+    try:
+        yield
+    except NoHub as failure:
+        raise CommandFailed(str(failure), Exit.NO_HUB) from None
+    except Refused as failure:
+        raise CommandFailed(str(failure), Exit.REFUSED) from None
+    except HubFault as failure:
+        raise CommandFailed(str(failure), Exit.HUB_FAULT) from None
+
+
+def talks_to_hub(command: Callable[P, R]) -> Callable[P, R]:
+    """Let a command fail as `failures` says."""
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        with failures():
+            return command(*args, **kwargs)
+
+    return guarded
+
+
+def print_json(answer: object) -> None:
+    """Print one JSON value for programs and people alike."""
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def console() -> "Console":
+    """Return where tables are printed."""
+    from rich.console import Console  # noqa: PLC0415 - 60 ms that only tables need
+
+    found = Console(highlight=False)
+    if not found.is_terminal:
+        found = Console(highlight=False, width=PLAIN_WIDTH)
+    return found
+
+
+def completes(ask: Callable[[HubClient], list[str]]) -> Callable[..., list[CompletionItem]]:
+    """Return a completion that asks the hub, and has nothing to say if there is none."""
+
+    def complete(
+        ctx: click.Context, _param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        url = ctx.params.get("client")
+        address = url.url if isinstance(url, HubClient) else DEFAULT_URL
+        try:
+            found: list[Any] = ask(HubClient(address, wait_s=COMPLETE_MAX_S))
+        except (HubFailure, KeyError, TypeError):
+            return []
+        return [CompletionItem(each) for each in found if each.startswith(incomplete)]
+
+    return complete
+
+
+def device_names(client: HubClient) -> list[str]:
+    """Return the ids of the first page of devices."""
+    return [each["device"] for each in client.devices()]
+
+
+def moment(at_ms: int | None) -> str:
+    """Return a moment of the hub's clock as people read it; `never` for None."""
+    if at_ms is None:
+        return "never"
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def bytes_words(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    scaled = float(count)
+    for unit in ("B", "KB", "MB"):
+        if scaled < 1000:  # noqa: PLR2004 - the step between the units
+            return f"{scaled:.1f} {unit}".replace(".0 ", " ")
+        scaled /= 1000
+    return f"{scaled:.1f} GB"

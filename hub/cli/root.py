@@ -1,0 +1,111 @@
+"""`fieldfare` itself: which commands there are, and what every one of them does about failures.
+
+Owns the list of commands, and the one line and exit code that a failure ends with. Never knows what
+a command does.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from hub.cli.exits import CommandFailed, Exit
+
+PROGRAM: Final = "fieldfare"
+
+COMPLETE_VARIABLE: Final = "_FIELDFARE_COMPLETE"
+"""How a shell asks for completions; the script of `fieldfare completion` sets it."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called.
+
+    Args:
+        members: For each name, the module, the command's name in it, and the line that `--help`
+            shows of it.
+    """
+
+    def __init__(
+        self, *args: Any, members: Mapping[str, tuple[str, str, str]], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.members = members
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which a person meets them."""
+        del ctx
+        return list(self.members)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command called `cmd_name`; None if there is none."""
+        del ctx
+        if cmd_name not in self.members:
+            return None
+        module, name, _ = self.members[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in self.members.items()])
+
+
+MEMBERS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "hub": ("hub.cli.serve", "hub", "Run the hub."),
+    "release": ("hub.cli.release", "release", "Build and list releases."),
+    "deploy": ("hub.cli.deploy", "deploy", "Ask devices to run a release."),
+    "deployment": ("hub.cli.deployment", "deployment", "Look at a deployment, or take it back."),
+    "status": ("hub.cli.status", "status", "How many devices run the latest version, and why not."),
+    "devices": ("hub.cli.devices", "devices", "List the devices."),
+    "device": ("hub.cli.device", "device", "All that is known of one device."),
+    "set": ("hub.cli.wish", "set_value", "Wish for a value of a setting."),
+    "unset": ("hub.cli.wish", "unset_value", "Take a wish back."),
+    "demo": ("hub.cli.demo", "demo", "Six agents, one release, and five things that go wrong."),
+    "settings": ("hub.cli.settings", "settings", "The settings of the hub, and their values here."),
+    "completion": ("hub.cli.completion", "completion", "Print a completion script for a shell."),
+}
+"""Every command: its module, its name there, and its line in `--help`."""
+
+
+@click.group(
+    cls=LazyGroup,
+    members=MEMBERS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every command explains itself: fieldfare COMMAND --help",
+)
+@click.version_option(package_name="fieldfare", message="%(version)s")
+def root() -> None:
+    """Tell how every update fares on the devices in the field."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return the exit code; a failure has been said on standard error."""
+    try:
+        done = root.main(
+            list(arguments),
+            prog_name=PROGRAM,
+            standalone_mode=False,
+            complete_var=COMPLETE_VARIABLE,
+        )
+    except CommandFailed as failure:
+        return _fail(str(failure), failure.code)
+    except click.Abort:
+        return _fail("stopped", Exit.INTERRUPTED)
+    except click.ClickException as wrong:
+        wrong.show()
+        return Exit.USAGE
+    except BrokenPipeError:
+        # Whoever reads has seen enough. Python would complain again when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    return done if isinstance(done, int) else Exit.OK
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"{PROGRAM}: {message}", err=True)
+    return code

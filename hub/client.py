@@ -1,0 +1,286 @@
+"""The hub's HTTP API as the commands and the demo use it: one method for each request.
+
+Owns the requests and what a failed one means. Never prints, never retries: a request that failed is
+told to whoever asked. Answers stay as the hub gave them, checked for their outer form only.
+
+Sources: RFC 9110 (HTTP), RFC 9457 (problem details).
+"""
+
+import http.client
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+from sync.manifest import Manifest
+
+DEFAULT_URL: Final = "http://127.0.0.1:8420"
+
+API: Final = "/api/v1"
+
+ANSWER_MAX_S: Final = 30.0
+"""Longest wait for one answer."""
+
+ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
+
+PAGE_DEVICES: Final = 500
+"""Devices that are asked for at once."""
+
+Json = dict[str, Any]
+
+
+class HubFailure(Exception):
+    """A request was not granted. The message is one line for a person."""
+
+
+class NoHub(HubFailure):
+    """Nothing answers at the address; whether a change arrived is unknown if it was sent."""
+
+
+class Refused(HubFailure):
+    """The hub refuses the request; whoever asked is to blame, and nothing was changed."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status."""
+
+
+class HubFault(HubFailure):
+    """The hub failed, or what answers is no hub. What it was asked to change may be changed."""
+
+
+class BadAddress(HubFailure):
+    """The text is no address of a hub; whoever wrote it is to blame."""
+
+
+class HubClient:
+    """Talks to one hub. Safe to use from several threads: every request has its own connection.
+
+    Args:
+        url: `http://host:port`, as the hub prints when it starts.
+        wait_s: Longest wait for one answer.
+
+    Raises:
+        BadAddress: `url` is no such address.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, wait_s: float = ANSWER_MAX_S) -> None:
+        self.url = url.rstrip("/")
+        self._wait_s = wait_s
+        try:
+            parts = urlsplit(self.url)
+            self._host, self._port = parts.hostname, parts.port
+        except ValueError as error:
+            raise BadAddress(f"{url!r} is no address of a hub: {error}") from None
+        if parts.scheme not in {"http", "https"} or not self._host or parts.query or parts.fragment:
+            raise BadAddress(f"{url!r} is no address of a hub; one looks like {DEFAULT_URL}")
+        self._secure = parts.scheme == "https"
+        self._base = parts.path.rstrip("/") + API
+
+    # What there is.
+
+    def hub(self) -> Json:
+        """Return the hub itself: version, broker, counters."""
+        return self._object("GET", "/hub")
+
+    def fleet(self) -> Json:
+        """Return the answer to `fieldfare status`."""
+        return self._object("GET", "/fleet")
+
+    def devices(self, *, limit: int = PAGE_DEVICES) -> Iterator[Json]:
+        """Yield every registered device in the order of their ids, asking page by page."""
+        after = ""
+        while True:
+            query = urlencode({"limit": limit} | ({"after": after} if after else {}))
+            page = self._object("GET", f"/devices?{query}")
+            yield from page["items"]
+            after = page.get("next") or ""
+            if not after:
+                return
+
+    def device(self, device: str) -> Json:
+        """Return one device with all that is known of it."""
+        return self._object("GET", f"/devices/{_part(device)}")
+
+    def releases(self) -> list[Json]:
+        """Return the releases, latest first."""
+        return self._list("GET", "/releases")
+
+    def deployments(self) -> list[Json]:
+        """Return the deployments, latest first."""
+        return self._list("GET", "/deployments")
+
+    def deployment(self, deployment: str) -> Json:
+        """Return the report on one deployment (`hub.outcomes.report`)."""
+        return self._object("GET", f"/deployments/{_part(deployment)}")
+
+    # What changes something.
+
+    def has_blob(self, sha256: str) -> bool:
+        """Tell whether the hub holds these bytes."""
+        try:
+            self._request("HEAD", f"/blobs/{_part(sha256)}")
+        except Refused as refused:
+            if refused.status == http.HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def put_blob(
+        self, file: Path, sha256: str, on_bytes: Callable[[int], None] | None = None
+    ) -> None:
+        """Bring a file to the hub under its digest; the hub checks it.
+
+        Raises:
+            OSError: The file cannot be read.
+            HubFailure: As for every request; nothing of the file stays on the hub.
+        """
+        with file.open("rb") as content:
+            length_bytes = os.fstat(content.fileno()).st_size
+            headers = {
+                "Content-Type": "application/octet-stream",
+                "Content-Length": str(length_bytes),
+            }
+            self._request("PUT", f"/blobs/{_part(sha256)}", _Counting(content, on_bytes), headers)
+
+    def publish(self, manifest: Manifest) -> Json:
+        """Publish a release whose artifacts the hub holds; the same one again changes nothing."""
+        return self._object("POST", "/releases", json.loads(manifest.canonical()))
+
+    def deploy(
+        self,
+        release: str,
+        *,
+        group: str | None = None,
+        devices: list[str] | None = None,
+        where: str = "",
+        expires_s: float | None = None,
+    ) -> Json:
+        """Deploy a release to a group or to devices; return the deployment's id and its devices."""
+        wish: Json = {"release": release}
+        if group is not None:
+            wish["group"] = group
+        if devices is not None:
+            wish["devices"] = devices
+        if where:
+            wish["where"] = where
+        if expires_s is not None:
+            wish["expires_s"] = expires_s
+        return self._object("POST", "/deployments", wish)
+
+    def cancel(self, deployment: str) -> None:
+        """Take a deployment back where it was not applied yet."""
+        self._request("DELETE", f"/deployments/{_part(deployment)}")
+
+    def set_value(
+        self, about: str, key: str, value: object, *, is_group: bool, policy: str | None = None
+    ) -> None:
+        """Wish for a value of a setting on a device or in a group."""
+        wish: Json = {"value": value} | ({} if policy is None else {"policy": policy})
+        self._ask("PUT", _setting(about, key, is_group=is_group), wish)
+
+    def unset_value(self, about: str, key: str, *, is_group: bool) -> None:
+        """Take a wish back."""
+        self._request("DELETE", _setting(about, key, is_group=is_group))
+
+    # Requests.
+
+    def _object(self, method: str, path: str, wish: object = None) -> Json:
+        answer = self._ask(method, path, wish)
+        if not isinstance(answer, dict):
+            raise self._no_hub_there("it answered with something else than an object")
+        return answer
+
+    def _list(self, method: str, path: str) -> list[Json]:
+        answer = self._ask(method, path)
+        if isinstance(answer, dict):
+            answer = answer.get("items")
+        if not isinstance(answer, list):
+            raise self._no_hub_there("it answered with something else than a list")
+        return answer
+
+    def _ask(self, method: str, path: str, wish: object = None) -> Any:
+        body, headers = None, {"Accept": "application/json"}
+        if wish is not None:
+            body = json.dumps(wish).encode()
+            headers["Content-Type"] = "application/json"
+        text = self._request(method, path, body, headers)
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            raise self._no_hub_there("it answered with something else than JSON") from None
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: "bytes | _Counting | None" = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        connection = kind(str(self._host), self._port, timeout=self._wait_s)
+        try:
+            try:
+                connection.request(method, self._base + path, body, dict(headers or {}))
+            except (BrokenPipeError, ConnectionResetError):
+                # A hub that refuses a long body answers before it has read all of it.
+                if connection.sock is None:
+                    raise
+            answer = connection.getresponse()
+            text = answer.read(ANSWER_BYTES_MAX)
+        except TimeoutError:
+            raise NoHub(f"the hub at {self.url} gave no answer in {self._wait_s:g} s") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise NoHub(
+                f"no hub answers at {self.url} ({reason}): start one with `fieldfare hub`, "
+                "or name another with --hub or FIELDFARE_HUB_URL"
+            ) from None
+        except http.client.HTTPException as error:
+            raise self._no_hub_there(f"it speaks no HTTP ({type(error).__name__})") from None
+        finally:
+            connection.close()
+        if answer.status >= http.HTTPStatus.BAD_REQUEST:
+            raise self._failure(answer.status, text)
+        return text
+
+    def _failure(self, status: int, text: bytes) -> HubFailure:
+        try:
+            problem = json.loads(text) if text else {}
+        except ValueError:
+            problem = {}
+        detail = ""
+        if isinstance(problem, dict):
+            detail = str(problem.get("detail") or problem.get("title") or "")
+        detail = " ".join(detail.split())
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            return HubFault(f"the hub at {self.url} failed: {detail or f'HTTP status {status}'}")
+        return Refused(detail or f"the hub refused it with HTTP status {status}", status=status)
+
+    def _no_hub_there(self, reason: str) -> HubFault:
+        return HubFault(f"what answers at {self.url} is no hub of Fieldfare: {reason}")
+
+
+class _Counting:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, content: IO[bytes], on_bytes: Callable[[int], None] | None) -> None:
+        self._content = content
+        self._on_bytes = on_bytes
+
+    def read(self, count: int = -1) -> bytes:
+        piece = self._content.read(count)
+        if self._on_bytes is not None:
+            self._on_bytes(len(piece))
+        return piece
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _setting(about: str, key: str, *, is_group: bool) -> str:
+    return f"/{'groups' if is_group else 'devices'}/{_part(about)}/settings/{_part(key)}"

@@ -1,0 +1,220 @@
+"""Where the demo happens: one folder, free ports, and processes that all end with it.
+
+Owns starting and stopping. Never looks for processes by name: it ends what it started, and what
+those started, by process id.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+LOOPBACK: Final = "127.0.0.1"
+
+END_MAX_S: Final = 10.0
+"""Time between SIGTERM and SIGKILL."""
+
+POLL_S: Final = 0.02
+
+ROOM_MIN_BYTES: Final = 200 * 1024 * 1024
+"""Free disk that the demo wants before it starts; it has used about 30 MB."""
+
+TAIL_CHARACTERS: Final = 1500
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+class CannotStart(Exception):
+    """The demo cannot be set up; the message is one line. Nothing runs any more."""
+
+
+class Program:
+    """One program of the demo, which can be killed and started again."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._command = list(command)
+        self._environment = {**os.environ, **environment}
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._child.pid if self._child is not None and self.is_running() else None
+
+    def start(self) -> None:
+        """Start it, in a session of its own: a Ctrl-C in the terminal is for the demo.
+
+        Raises:
+            CannotStart: The system does not let it.
+        """
+        try:
+            with self.log.open("ab") as log:
+                self._child = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    cwd=self.log.parent,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise CannotStart(f"{self.name} cannot be started: {error}") from None
+
+    def is_running(self) -> bool:
+        """Tell whether it runs."""
+        return self._child is not None and self._child.poll() is None
+
+    def kill(self) -> None:
+        """End it with SIGKILL, in the middle of whatever it does."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM."""
+        if self._child is not None and self.is_running():
+            self._child.terminate()
+
+    def wait(self, wait_s: float) -> None:
+        """Wait until it has ended; after `wait_s` kill it."""
+        if self._child is None:
+            return
+        try:
+            self._child.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def last_words(self) -> str:
+        """Return the end of its log on one line."""
+        try:
+            text = self.log.read_text(errors="replace")[-TAIL_CHARACTERS:]
+        except OSError:
+            return "its log cannot be read"
+        lines = [line for line in text.splitlines() if line.strip()]
+        return lines[-1].strip() if lines else "it said nothing"
+
+
+class Ground:
+    """A folder and the programs in it. Use it with `with`; at its end nothing of it is left.
+
+    Args:
+        keep: Leave the folder with its logs where it is.
+
+    Raises:
+        CannotStart: There is no room for it.
+    """
+
+    def __init__(self, *, keep: bool = False) -> None:
+        self._keep = keep
+        self._programs: list[Program] = []
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="fieldfare-demo-"))
+        except OSError as error:
+            raise CannotStart(f"the demo's folder cannot be made: {error}") from None
+        free_bytes = shutil.disk_usage(self.folder).free
+        if free_bytes < ROOM_MIN_BYTES:
+            self.folder.rmdir()
+            raise CannotStart(
+                f"{self.folder.parent} has {free_bytes // 2**20} MB free, and the demo wants "
+                f"{ROOM_MIN_BYTES // 2**20}: make room, or name another place with TMPDIR"
+            )
+
+    def __enter__(self) -> Self:
+        """Become the parent of every process that loses its own, so that none can be forgotten."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End every process, and remove the folder."""
+        self.stop()
+        if not self._keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def program(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Program:
+        """Return a program that works in a folder of its own and ends with the demo."""
+        home = self.folder / name
+        home.mkdir(exist_ok=True)
+        program = Program(name, command, environment, home / f"{name}.log")
+        self._programs.append(program)
+        return program
+
+    def stop(self) -> None:
+        """End what was started, the latest first, and then what those left running."""
+        for program in self._programs:
+            program.ask_to_end()
+        for program in reversed(self._programs):
+            program.wait(END_MAX_S)
+        _end(signal.SIGTERM, END_MAX_S)
+        _end(signal.SIGKILL, END_MAX_S)
+
+
+def free_port() -> int:
+    """Return a TCP port on loopback that nobody has at this moment."""
+    with socket.socket() as trial:
+        trial.bind((LOOPBACK, 0))
+        port: int = trial.getsockname()[1]
+        return port
+
+
+def descendants() -> list[int]:
+    """Return the process ids of all children of this process, and of theirs."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text(errors="replace")
+        except OSError:
+            continue  # it has ended meanwhile
+        # The name in parentheses may itself hold spaces and parentheses (proc(5)).
+        state, parent = text.rpartition(")")[2].split()[:2]
+        if state != "Z":
+            parents[int(stat.parent.name)] = int(parent)
+    found: list[int] = []
+    layer = {os.getpid()}
+    while layer := {pid for pid, parent in parents.items() if parent in layer}:
+        found += layer
+    return found
+
+
+def _end(how: signal.Signals, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    told: set[int] = set()
+    while left := descendants():
+        for pid in left:
+            if pid not in told:
+                told.add(pid)
+                try:
+                    os.kill(pid, how)
+                except ProcessLookupError:
+                    continue
+        _reap()
+        if time.monotonic() > deadline:
+            return
+        time.sleep(POLL_S)
+    _reap()
+
+
+def _reap() -> None:
+    """Take note of children that have ended, among them those that lost their parent."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return

@@ -1,0 +1,245 @@
+"""Everything an operator can ask of the hub, as one object that knows no HTTP.
+
+Owns the order of an operation: check, one transaction, then publish. Whoever calls gets the answer
+when it is durable.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from hub import deployments, releases, views, wishes
+from hub.artifacts import Artifacts
+from hub.clock import Clock
+from hub.conversations import Conversations
+from hub.deployments import Accepted, Request
+from hub.desired import DesiredDocuments
+from hub.entries import Entries
+from hub.errors import NotFound, Refusal
+from hub.groups import Groups
+from hub.publisher import Publisher
+from hub.settings import Settings
+from hub.store import deployments as deployment_store
+from hub.store import queries
+from hub.store import releases as release_store
+from hub.store.database import Connection, Database
+from hub.store.releases import Release
+from sync.documents import BadName, DocumentName, Kind
+from sync.topics import check_device, check_group
+
+T = TypeVar("T")
+
+PAGE_MAX: Final = 1000
+
+CHEAP_S: Final = 0.02
+"""An answer that took longer to work out is kept for a while."""
+
+KEPT_FOR_COST: Final = 10.0
+"""For how many times what it took. So reports cost at most a tenth of a core, however often
+somebody asks."""
+
+KEPT_MAX: Final = 100
+
+
+@dataclass(slots=True, kw_only=True)
+class Operations:
+    """What can be asked."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    artifacts: Artifacts
+    desired: DesiredDocuments
+    entries: Entries
+    groups: Groups
+    conversations: Conversations
+    publisher: Publisher
+    _kept: dict[object, tuple[float, Any]] = field(default_factory=dict)
+
+    # ------------------------------------------------------------------------------ releases
+    async def publish_release(self, fields: object) -> tuple[Release, bool]:
+        """Add a release whose artifacts are here; return it, and whether it is new.
+
+        Raises:
+            WrongContent: It is no manifest.
+            Clash: Artifacts are missing, or the version was released with other content.
+        """
+        manifest = releases.check_release(fields, self.artifacts)
+        await self.artifacts.keep(manifest.canonical())
+        now_ms = self.clock.now_ms()
+        return await self._write(lambda db: releases.publish(db, manifest, now_ms))
+
+    async def releases(self) -> list[Release]:
+        """Return all releases, newest first."""
+        return await self.database.read(release_store.every)
+
+    # --------------------------------------------------------------------------- deployments
+    async def deploy(self, request: Request) -> Accepted:
+        """Accept a deployment and publish it.
+
+        Raises:
+            Refusal: The request makes no sense, or names what is not there.
+        """
+        requested_ms = self.clock.now_ms()
+        deployments.check(request)
+
+        def job(db: Connection) -> Accepted:
+            accepted = deployments.accept(
+                db,
+                self.desired,
+                self.entries,
+                request,
+                requested_ms=requested_ms,
+                now_ms=self.clock.now_ms(),
+            )
+            self._changed(db, accepted.documents)
+            return accepted
+
+        accepted = await self._write(job)
+        self.publisher.ask(accepted.documents)
+        return accepted
+
+    async def cancel(self, deployment: str) -> dict[str, Any]:
+        """Take a deployment back and return what it was.
+
+        Raises:
+            NotFound: There is none of this id.
+        """
+
+        def job(db: Connection) -> tuple[Any, tuple[DocumentName, ...]]:
+            now_ms = self.clock.now_ms()
+            deployed, changed = deployments.cancel(db, self.desired, deployment, now_ms)
+            self._changed(db, changed)
+            return deployed, changed
+
+        deployed, changed = await self._write(job)
+        self.publisher.ask(changed)
+        return views.request_view(deployed)
+
+    async def deployments(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest deployments, newest first."""
+        limit = min(limit, PAGE_MAX)
+        found = await self.database.read(lambda db: deployment_store.latest(db, limit))
+        return [views.request_view(deployed) for deployed in found]
+
+    async def report(self, deployment: str) -> dict[str, Any]:
+        """Return the report on a deployment.
+
+        Raises:
+            NotFound: There is none of this id.
+        """
+
+        def job(db: Connection) -> dict[str, Any]:
+            deployed = deployment_store.load(db, deployment)
+            if deployed is None:
+                raise NotFound(f"there is no deployment {deployment[:40]!r}")
+            report = views.report_of(
+                db, deployed, silence_s=self.settings.silence_s, now_ms=self.clock.now_ms()
+            )
+            return views.report_view(deployed, report)
+
+        return await self._kept_read(("report", deployment), job)
+
+    # -------------------------------------------------------------------------------- fleet
+    async def fleet(self) -> dict[str, Any]:
+        """Return how the fleet is."""
+
+        def job(db: Connection) -> dict[str, Any]:
+            return views.fleet_view(
+                db,
+                silence_s=self.settings.silence_s,
+                active_window_s=self.settings.active_window_s,
+                now_ms=self.clock.now_ms(),
+            )
+
+        return await self._kept_read("fleet", job)
+
+    async def devices(self, after: str, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+        """Return registered devices after a name, and the name to go on from, None at the end."""
+        limit = min(limit, PAGE_MAX)
+
+        def job(db: Connection) -> tuple[list[dict[str, Any]], str | None]:
+            found = queries.page(db, after, limit + 1)
+            items = [views.listed_view(db, each) for each in found[:limit]]
+            return items, found[limit - 1].device if len(found) > limit else None
+
+        return await self.database.read(job)
+
+    async def device(self, name: str) -> dict[str, Any]:
+        """Return everything that is known of one device.
+
+        Raises:
+            NotFound: It is not registered.
+        """
+
+        def job(db: Connection) -> dict[str, Any]:
+            found = queries.device(db, name)
+            if found is None:
+                raise NotFound(
+                    f"no device {name[:64]!r} is registered here: a device registers by connecting"
+                )
+            return views.device_view(
+                db, found, silence_s=self.settings.silence_s, now_ms=self.clock.now_ms()
+            )
+
+        return await self.database.read(job)
+
+    # ------------------------------------------------------------------------------- wishes
+    async def wish(
+        self, kind: Kind, about: str, key: str, value: str | None, policy: str
+    ) -> dict[str, Any]:
+        """Write a wish for a setting (None takes it back) and publish it.
+
+        Raises:
+            Refusal: The key, the value, the policy or the device cannot be.
+        """
+        document = self._document(kind, about)
+        wishes.check_key(key)
+        chosen = wishes.check_policy(policy)
+
+        def job(db: Connection) -> dict[str, Any]:
+            now_ms = self.clock.now_ms()
+            record = wishes.wish(db, self.desired, document, key, value, chosen, now_ms)
+            self._changed(db, [document])
+            return {"document": str(document), "key": key, "clock": record.clock}
+
+        done = await self._write(job)
+        self.publisher.ask([document])
+        return done
+
+    def _document(self, kind: Kind, about: str) -> DocumentName:
+        try:
+            (check_group if kind is Kind.GROUP else check_device)(about)
+        except BadName as error:
+            raise Refusal(str(error)) from None
+        return DocumentName(kind, about)
+
+    def _changed(self, db: Connection, changed: Iterable[DocumentName]) -> None:
+        """Tell those who follow our documents, on the writer's thread."""
+        now_mono = self.clock.mono_s()
+        for document in changed:
+            if document.kind is Kind.GROUP:
+                self.groups.load(db, [document])
+            else:
+                self.conversations.changed(db, document.about, now_mono)
+
+    async def _write(self, job: Callable[[Connection], T]) -> T:
+        try:
+            return await self.database.write(job)
+        finally:
+            self._kept.clear()
+
+    async def _kept_read(self, key: object, job: Callable[[Connection], T]) -> T:
+        """Return what `job` works out, or what it did a moment ago if that was dear."""
+        now_mono = self.clock.mono_s()
+        kept = self._kept.get(key)
+        if kept is not None and now_mono < kept[0]:
+            found: T = kept[1]
+            return found
+        answer = await self.database.read(job)
+        cost_s = self.clock.mono_s() - now_mono
+        if cost_s > CHEAP_S:
+            if len(self._kept) >= KEPT_MAX:
+                self._kept.clear()
+            self._kept[key] = (now_mono + cost_s + cost_s * KEPT_FOR_COST, answer)
+        return answer
