@@ -6,9 +6,10 @@ import secrets
 from benchmarks.result import Result
 from sync.author import Author
 from sync.client_ids import client_id
-from sync.documents import Side, ack_key, parse_document
+from sync.documents import DocumentName, Side, ack_key, parse_document
 from sync.messages import Diff, Message, in_frames
 from sync.records import Ack, encode
+from sync.replica import Holding
 from sync.session import Role, Session
 
 DEVICE = "pump-station-0042"
@@ -26,7 +27,7 @@ def run() -> list[Result]:
             author.write({ack_key(f"d{number:08d}", stage): encode(ack)})
     session = Session(DEVICE, sends={document: Role.AUTHOR})
     follower = Session(DEVICE, sends={}, follows=[document])
-    held = {}
+    held: dict[DocumentName, Holding] = {}
 
     def exchange(messages: list[Message]) -> None:
         while messages:

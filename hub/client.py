@@ -1,7 +1,7 @@
 """The hub's HTTP API as the commands and the demo use it: one method for each request.
 
 Owns the requests and what a failed one means. Never prints, never retries: a request that failed is
-told to whoever asked. Answers stay as the hub gave them, checked for their outer form only.
+told to whoever asked.
 
 Sources: RFC 9110 (HTTP), RFC 9457 (problem details).
 """
@@ -9,11 +9,14 @@ Sources: RFC 9110 (HTTP), RFC 9457 (problem details).
 import http.client
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
+import msgspec
+
+from hub import answers
 from sync.manifest import Manifest
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
@@ -28,7 +31,7 @@ ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
 PAGE_DEVICES: Final = 500
 """Devices that are asked for at once."""
 
-Json = dict[str, Any]
+A = TypeVar("A", bound=answers.Answer)
 
 
 class HubFailure(Exception):
@@ -82,40 +85,44 @@ class HubClient:
 
     # What there is.
 
-    def hub(self) -> Json:
+    def plain(self, path: str) -> Any:
+        """Return the answer to a GET below `/api/v1` as plain JSON, with all that the hub says."""
+        return self._json("GET", path)
+
+    def hub(self) -> answers.Hub:
         """Return the hub itself: version, broker, counters."""
-        return self._object("GET", "/hub")
+        return self._ask(answers.Hub, "GET", "/hub")
 
-    def fleet(self) -> Json:
+    def fleet(self) -> answers.Fleet:
         """Return the answer to `fieldfare status`."""
-        return self._object("GET", "/fleet")
+        return self._ask(answers.Fleet, "GET", "/fleet")
 
-    def devices(self, *, limit: int = PAGE_DEVICES) -> Iterator[Json]:
+    def devices(self, *, limit: int = PAGE_DEVICES) -> Iterator[answers.Listed]:
         """Yield every registered device in the order of their ids, asking page by page."""
         after = ""
         while True:
             query = urlencode({"limit": limit} | ({"after": after} if after else {}))
-            page = self._object("GET", f"/devices?{query}")
-            yield from page["items"]
-            after = page.get("next") or ""
+            page = self._ask(answers.Page, "GET", f"/devices?{query}")
+            yield from page.items
+            after = page.next or ""
             if not after:
                 return
 
-    def device(self, device: str) -> Json:
+    def device(self, device: str) -> answers.Device:
         """Return one device with all that is known of it."""
-        return self._object("GET", f"/devices/{_part(device)}")
+        return self._ask(answers.Device, "GET", f"/devices/{_part(device)}")
 
-    def releases(self) -> list[Json]:
+    def releases(self) -> tuple[answers.Release, ...]:
         """Return the releases, latest first."""
-        return self._list("GET", "/releases")
+        return self._ask(answers.Releases, "GET", "/releases").items
 
-    def deployments(self) -> list[Json]:
-        """Return the deployments, latest first."""
-        return self._list("GET", "/deployments")
+    def deployments(self) -> tuple[answers.Request, ...]:
+        """Return the latest deployments, latest first."""
+        return self._ask(answers.Requests, "GET", "/deployments").items
 
-    def deployment(self, deployment: str) -> Json:
-        """Return the report on one deployment (`hub.outcomes.report`)."""
-        return self._object("GET", f"/deployments/{_part(deployment)}")
+    def deployment(self, deployment: str) -> answers.Report:
+        """Return the report on one deployment."""
+        return self._ask(answers.Report, "GET", f"/deployments/{_part(deployment)}")
 
     # What changes something.
 
@@ -146,41 +153,41 @@ class HubClient:
             }
             self._request("PUT", f"/blobs/{_part(sha256)}", _Counting(content, on_bytes), headers)
 
-    def publish(self, manifest: Manifest) -> Json:
+    def publish(self, manifest: Manifest) -> answers.Release:
         """Publish a release whose artifacts the hub holds; the same one again changes nothing."""
-        return self._object("POST", "/releases", json.loads(manifest.canonical()))
+        return self._ask(answers.Release, "POST", "/releases", json.loads(manifest.canonical()))
 
     def deploy(
         self,
         release: str,
         *,
         group: str | None = None,
-        devices: list[str] | None = None,
+        devices: Sequence[str] = (),
         where: str = "",
         expires_s: float | None = None,
-    ) -> Json:
+    ) -> answers.Accepted:
         """Deploy a release to a group or to devices; return the deployment's id and its devices."""
-        wish: Json = {"release": release}
+        wish: dict[str, object] = {"release": release}
         if group is not None:
             wish["group"] = group
-        if devices is not None:
-            wish["devices"] = devices
+        if devices:
+            wish["devices"] = list(devices)
         if where:
             wish["where"] = where
         if expires_s is not None:
             wish["expires_s"] = expires_s
-        return self._object("POST", "/deployments", wish)
+        return self._ask(answers.Accepted, "POST", "/deployments", wish)
 
-    def cancel(self, deployment: str) -> None:
-        """Take a deployment back where it was not applied yet."""
-        self._request("DELETE", f"/deployments/{_part(deployment)}")
+    def cancel(self, deployment: str) -> answers.Request:
+        """Take a deployment back where it was not applied yet; return what it was."""
+        return self._ask(answers.Request, "DELETE", f"/deployments/{_part(deployment)}")
 
     def set_value(
         self, about: str, key: str, value: object, *, is_group: bool, policy: str | None = None
     ) -> None:
         """Wish for a value of a setting on a device or in a group."""
-        wish: Json = {"value": value} | ({} if policy is None else {"policy": policy})
-        self._ask("PUT", _setting(about, key, is_group=is_group), wish)
+        wish: dict[str, object] = {"value": value} | ({} if policy is None else {"policy": policy})
+        self._json("PUT", _setting(about, key, is_group=is_group), wish)
 
     def unset_value(self, about: str, key: str, *, is_group: bool) -> None:
         """Take a wish back."""
@@ -188,21 +195,14 @@ class HubClient:
 
     # Requests.
 
-    def _object(self, method: str, path: str, wish: object = None) -> Json:
-        answer = self._ask(method, path, wish)
-        if not isinstance(answer, dict):
-            raise self._no_hub_there("it answered with something else than an object")
-        return answer
+    def _ask(self, kind: type[A], method: str, path: str, wish: object = None) -> A:
+        plain = self._json(method, path, wish)
+        try:
+            return msgspec.convert(plain, kind)
+        except msgspec.ValidationError as error:
+            raise self._no_hub_there(f"{path} gave something else than expected: {error}") from None
 
-    def _list(self, method: str, path: str) -> list[Json]:
-        answer = self._ask(method, path)
-        if isinstance(answer, dict):
-            answer = answer.get("items")
-        if not isinstance(answer, list):
-            raise self._no_hub_there("it answered with something else than a list")
-        return answer
-
-    def _ask(self, method: str, path: str, wish: object = None) -> Any:
+    def _json(self, method: str, path: str, wish: object = None) -> Any:
         body, headers = None, {"Accept": "application/json"}
         if wish is not None:
             body = json.dumps(wish).encode()

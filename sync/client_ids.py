@@ -33,7 +33,17 @@ def counter_of(client: int) -> int:
     return (client % HUB_CLIENT_ID_MIN) >> RANDOM_BITS
 
 
+COUNTER_LEAP_MAX = 256
+"""How far ahead a counter seen elsewhere may be. Skipping the starts that a rolled back disk forgot
+makes a collision of ids less likely still; believing any number would let one lie use up them all.
+"""
+
+
 def counter_after(counter: int, *seen: Iterable[int]) -> int:
-    """Return the next counter, beyond `counter` and beyond every client id in `seen`."""
-    highest = max((counter_of(client) for clients in seen for client in clients), default=0)
-    return max(counter, highest) + 1
+    """Return the next counter, beyond `counter` and beyond every client id in `seen`.
+
+    Ids of absurdly later starts are passed over.
+    """
+    counters = (counter_of(client) for clients in seen for client in clients)
+    near = (other for other in counters if other <= counter + COUNTER_LEAP_MAX)
+    return max(counter, *near, 0) + 1

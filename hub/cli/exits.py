@@ -39,6 +39,6 @@ class Exit(IntEnum):
 class CommandFailed(Exception):
     """A command cannot do what was asked; the message is the one line that a person reads."""
 
-    def __init__(self, message: str, code: Exit) -> None:
+    def __init__(self, message: str, code: IntEnum) -> None:
         super().__init__(message)
         self.code = code

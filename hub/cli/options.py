@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -109,8 +109,8 @@ def completes(ask: Callable[[HubClient], list[str]]) -> Callable[..., list[Compl
         url = ctx.params.get("client")
         address = url.url if isinstance(url, HubClient) else DEFAULT_URL
         try:
-            found: list[Any] = ask(HubClient(address, wait_s=COMPLETE_MAX_S))
-        except (HubFailure, KeyError, TypeError):
+            found = ask(HubClient(address, wait_s=COMPLETE_MAX_S))
+        except HubFailure:
             return []
         return [CompletionItem(each) for each in found if each.startswith(incomplete)]
 
@@ -119,7 +119,7 @@ def completes(ask: Callable[[HubClient], list[str]]) -> Callable[..., list[Compl
 
 def device_names(client: HubClient) -> list[str]:
     """Return the ids of the first page of devices."""
-    return [each["device"] for each in client.devices()]
+    return [each.device for each in client.devices()]
 
 
 def moment(at_ms: int | None) -> str:

@@ -3,10 +3,11 @@
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from hub import answers
 from hub.cli.exits import CommandFailed, Exit
 from hub.cli.options import (
     as_json,
@@ -92,10 +93,10 @@ def build(
 @talks_to_hub
 def list_releases(client: HubClient, *, as_json: bool) -> None:
     """List the releases that the hub has, the latest first."""
-    found = client.releases()
     if as_json:
-        print_json(found)
+        print_json(client.plain("/releases")["items"])
         return
+    found = client.releases()
     if not found:
         click.echo("The hub has no release yet: fieldfare release build TREE")
         return
@@ -106,10 +107,10 @@ def list_releases(client: HubClient, *, as_json: bool) -> None:
         table.add_column(name, no_wrap=True)
     for each in found:
         table.add_row(
-            f"{each['component']}@{each['version']}",
-            moment(each["created_ms"]),
+            each.release,
+            moment(each.created_at_ms),
             bytes_words(_bytes_of(each)),
-            each["digest"][:16],
+            each.digest[:16],
         )
     console().print(table)
 
@@ -173,5 +174,5 @@ def _report(built: "Build", places: dict[str, Path], client: HubClient, *, is_js
         click.echo(f"published on {client.url}; now: fieldfare deploy {built.name} --group all")
 
 
-def _bytes_of(release: dict[str, Any]) -> int:
-    return sum(each["length_bytes"] for each in release.get("artifacts", ()))
+def _bytes_of(release: answers.Release) -> int:
+    return sum(each["length_bytes"] for each in release.manifest.get("artifacts", ()))

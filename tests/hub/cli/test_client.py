@@ -9,6 +9,10 @@ from hub.client import BadAddress, HubClient, HubFault, NoHub, Refused
 from tests.hub.cli.canned_hub import CannedHub, canned_hub
 
 
+def listed(device: str) -> dict[str, object]:
+    return {"device": device, "online": None, "first_seen_at_ms": 1, "last_uplink_at_ms": 2}
+
+
 @pytest.fixture
 def hub() -> Iterator[CannedHub]:
     with canned_hub() as server:
@@ -72,11 +76,9 @@ def test_what_is_no_address_is_refused_before_anything_is_asked(url: str) -> Non
 
 
 def test_devices_are_asked_for_page_by_page(hub: CannedHub) -> None:
-    hub.answer(
-        "GET", "/devices?limit=2", {"items": [{"device": "a"}, {"device": "b"}], "next": "b"}
-    )
-    hub.answer("GET", "/devices?limit=2&after=b", {"items": [{"device": "c"}], "next": None})
-    found = [each["device"] for each in HubClient(hub.url).devices(limit=2)]
+    hub.answer("GET", "/devices?limit=2", {"items": [listed("a"), listed("b")], "next": "b"})
+    hub.answer("GET", "/devices?limit=2&after=b", {"items": [listed("c")], "next": None})
+    found = [each.device for each in HubClient(hub.url).devices(limit=2)]
     assert found == ["a", "b", "c"]
 
 

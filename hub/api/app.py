@@ -1,0 +1,69 @@
+"""The API put together: addresses, errors, the guard, and its own description."""
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ASGIApp
+
+from hub.api import blobs, routes
+from hub.api.guard import Guard
+from hub.api.problems import HANDLERS
+from hub.api.status import Status, program_version
+from hub.operations import Operations
+
+T = TypeVar("T")
+
+ROOT: Final = "/api/v1"
+
+BODY_BYTES_MAX: Final = 1024 * 1024
+"""Longest body except an artifact's; a manifest has at most a quarter of it."""
+
+HANDLED: Final = (
+    routes.hub,
+    routes.fleet,
+    routes.devices,
+    routes.device,
+    routes.releases,
+    routes.publish_release,
+    routes.deployments,
+    routes.deploy,
+    routes.report,
+    routes.cancel,
+    routes.wish_device,
+    routes.unwish_device,
+    routes.wish_group,
+    routes.unwish_group,
+    blobs.head_blob,
+    blobs.get_blob,
+    blobs.put_blob,
+)
+
+
+def build_api(operations: Operations, status: Status) -> ASGIApp:
+    """Return the API as an ASGI application."""
+    api = Litestar(
+        [Router(ROOT, route_handlers=list(HANDLED))],
+        dependencies={
+            "operations": Provide(_always(operations), sync_to_thread=False),
+            "status": Provide(_always(status), sync_to_thread=False),
+        },
+        exception_handlers=HANDLERS,
+        openapi_config=OpenAPIConfig(
+            title="Fieldfare hub",
+            version=program_version(),
+            path=ROOT,
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            use_handler_docstrings=True,
+        ),
+        request_max_body_size=BODY_BYTES_MAX,
+        logging_config=None,
+    )
+    return Guard(api, http_host=operations.settings.http_host)
+
+
+def _always(value: T) -> Callable[[], T]:
+    return lambda: value

@@ -1,0 +1,77 @@
+"""Errors as problem details (RFC 9457): one form for every answer that is none.
+
+Owns that form. Never hides a refusal's reason, and never shows the inside of a fault.
+"""
+
+import logging
+from http import HTTPStatus
+from typing import Any, Final
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from hub.errors import Refusal, StorageFull
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_TYPE: Final = "about:blank"
+"""The status says what kind of problem it is (RFC 9457, section 4.2.1)."""
+
+FAULT: Final = "the hub has a fault; its log says more. Nothing was changed by this request"
+
+AnyRequest = Request[Any, Any, Any]
+Problem = Response[dict[str, Any]]
+
+
+def problem(status: int, detail: str, title: str = "") -> Problem:
+    """Return an error as the API gives it."""
+    return Response(
+        {
+            "type": PROBLEM_TYPE,
+            "title": title or HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+        },
+        status_code=status,
+        media_type="application/problem+json",
+    )
+
+
+def from_refusal(_request: AnyRequest, error: Refusal) -> Problem:
+    """Answer a request that cannot be granted."""
+    return problem(error.status, str(error), error.title)
+
+
+def from_full_disk(_request: AnyRequest, error: StorageFull) -> Problem:
+    """Answer a request that found the disk full."""
+    logger.error("%s", error)
+    return problem(error.status, str(error), error.title)
+
+
+def from_http(_request: AnyRequest, error: HTTPException) -> Problem:
+    """Answer a request that the web framework refuses."""
+    extra = error.extra
+    detail = error.detail
+    if isinstance(extra, list):
+        faults = [
+            f"{fault.get('key', 'body')}: {fault.get('message', '')}"
+            for fault in extra
+            if isinstance(fault, dict)
+        ]
+        detail = "; ".join(faults) or detail
+    return problem(error.status_code, detail)
+
+
+def from_fault(request: AnyRequest, error: Exception) -> Problem:
+    """Answer a request that met a fault of this program."""
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, FAULT)
+
+
+HANDLERS: Final[dict[Any, Any]] = {
+    Refusal: from_refusal,
+    StorageFull: from_full_disk,
+    HTTPException: from_http,
+    Exception: from_fault,
+}
+

@@ -1,0 +1,182 @@
+"""The addresses of the API, artifacts apart.
+
+Owns paths, bodies and statuses. Each does one thing of `hub.operations`.
+"""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Response, delete, get, post, put
+from litestar.params import Parameter
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPTED
+
+from hub.api.status import Status
+from hub.deployments import Request
+from hub.operations import PAGE_MAX, Operations
+from hub.store.releases import Release
+from hub.wishes import text_of
+from sync.documents import Kind
+from sync.overlay import Policy
+
+LIMIT: Final = 100
+
+Limit = Annotated[int, Parameter(ge=1, le=PAGE_MAX, description="Most entries in the answer.")]
+
+
+class DeploymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to deploy, and to whom: a group or a list of devices."""
+
+    release: str
+    """`component@version`, or the SHA-256 of the manifest."""
+    group: str | None = None
+    devices: list[str] = []
+    where: str = ""
+    """Selector over the labels of a group's devices: `site=s7,class!=pump`."""
+    expires_s: float | None = None
+    """After so many seconds it must not be started any more."""
+
+
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a setting should be."""
+
+    value: Any
+    """Any JSON value."""
+    policy: str = Policy.LATEST.value
+    """Who prevails when the device has set it too: `latest`, `operator` or `local`."""
+
+
+@get("/hub", summary="What this hub is, and its counters")
+async def hub(status: Status) -> dict[str, Any]:
+    """Answer without asking the database, so this also tells whether the hub is alive."""
+    return status.view()
+
+
+@get("/fleet", summary="Who runs the latest version, what became of deployments, who is dark")
+async def fleet(operations: Operations) -> dict[str, Any]:
+    """Answer the operator's first question."""
+    return await operations.fleet()
+
+
+@get("/devices", summary="Registered devices, a page at a time, by name")
+async def devices(
+    operations: Operations,
+    after: Annotated[str, Parameter(description="Name after which the page begins.")] = "",
+    limit: Limit = LIMIT,
+) -> dict[str, Any]:
+    """Go on with `after` set to `next` until that is null."""
+    items, following = await operations.devices(after, limit)
+    return {"items": items, "next": following}
+
+
+@get("/devices/{device:str}", summary="Everything that is known of one device")
+async def device(operations: Operations, device: str) -> dict[str, Any]:
+    """Show one device."""
+    return await operations.device(device)
+
+
+@get("/releases", summary="Releases, newest first")
+async def releases(operations: Operations) -> dict[str, Any]:
+    """List what can be deployed."""
+    return {"items": [_release(each) for each in await operations.releases()]}
+
+
+@post(
+    "/releases",
+    summary="Publish a release",
+    description="The body is the manifest. 409 names artifacts that are missing, or says that this "
+    "version was released with other content; 201 if it is new, 200 if it was here.",
+    status_code=HTTP_201_CREATED,
+)
+async def publish_release(operations: Operations, data: dict[str, Any]) -> Response[dict[str, Any]]:
+    """Publish a release; doing so twice is fine."""
+    found, is_new = await operations.publish_release(data)
+    return Response(_release(found), status_code=HTTP_201_CREATED if is_new else HTTP_200_OK)
+
+
+@get("/deployments", summary="Deployments, newest first")
+async def deployments(operations: Operations, limit: Limit = LIMIT) -> dict[str, Any]:
+    """List what was asked for."""
+    return {"items": await operations.deployments(limit)}
+
+
+@post("/deployments", summary="Deploy a release", status_code=HTTP_202_ACCEPTED)
+async def deploy(
+    operations: Operations, data: DeploymentRequest
+) -> Response[dict[str, Any]]:
+    """Accept a deployment. It is durable when this answers; devices take it in their own time."""
+    accepted = await operations.deploy(
+        Request(
+            release=data.release,
+            group=data.group,
+            devices=data.devices,
+            where=data.where,
+            expires_s=data.expires_s,
+        )
+    )
+    identity = accepted.deployed.id
+    return Response(
+        {"deployment": identity, "targeted": list(accepted.targeted)},
+        status_code=HTTP_202_ACCEPTED,
+        headers={"location": f"/api/v1/deployments/{identity}"},
+    )
+
+
+@get("/deployments/{deployment:str}", summary="What became of a deployment")
+async def report(operations: Operations, deployment: str) -> dict[str, Any]:
+    """Show the report."""
+    return await operations.report(deployment)
+
+
+@delete("/deployments/{deployment:str}", summary="Take a deployment back", status_code=HTTP_200_OK)
+async def cancel(operations: Operations, deployment: str) -> dict[str, Any]:
+    """Cancel it where it was not applied yet; doing so twice is fine."""
+    return await operations.cancel(deployment)
+
+
+@put("/devices/{device:str}/settings/{key:str}", summary="Wish for a setting of one device")
+async def wish_device(
+    operations: Operations, device: str, key: str, data: Wish
+) -> dict[str, Any]:
+    """Say what a setting of one device should be."""
+    value = text_of(data.value)
+    return await operations.wish(Kind.DESIRED, device, key, value, data.policy)
+
+
+@delete(
+    "/devices/{device:str}/settings/{key:str}",
+    summary="Take back a wish for one device",
+    status_code=HTTP_200_OK,
+)
+async def unwish_device(operations: Operations, device: str, key: str) -> dict[str, Any]:
+    """Leave the setting to the device."""
+    return await operations.wish(Kind.DESIRED, device, key, None, Policy.LATEST.value)
+
+
+@put("/groups/{group:str}/settings/{key:str}", summary="Wish for a setting of a group's devices")
+async def wish_group(
+    operations: Operations, group: str, key: str, data: Wish
+) -> dict[str, Any]:
+    """Say what a setting of all devices of a group should be."""
+    value = text_of(data.value)
+    return await operations.wish(Kind.GROUP, group, key, value, data.policy)
+
+
+@delete(
+    "/groups/{group:str}/settings/{key:str}",
+    summary="Take back a wish for a group's devices",
+    status_code=HTTP_200_OK,
+)
+async def unwish_group(operations: Operations, group: str, key: str) -> dict[str, Any]:
+    """Leave the setting to the devices."""
+    return await operations.wish(Kind.GROUP, group, key, None, Policy.LATEST.value)
+
+
+def _release(found: Release) -> dict[str, Any]:
+    return {
+        "release": f"{found.component}@{found.version}",
+        "component": found.component,
+        "version": found.version,
+        "digest": found.digest.hex(),
+        "created_at_ms": found.created_ms,
+        "manifest": msgspec.json.decode(found.manifest),
+    }

@@ -1,0 +1,331 @@
+"""The hub as a running program: what is made, in which order it starts, and how it stops.
+
+Owns every task of the hub. Holds no policy.
+
+It starts from the inside out: store, broker, link, then HTTP; and says one line when it is ready.
+It stops from the outside in: no more requests, then no more messages, then a goodbye to the broker,
+then the store. Killed at any moment it loses nothing that it has acknowledged.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from hub.api.app import build_api
+from hub.api.status import Status
+from hub.artifacts import Artifacts
+from hub.broker import EmbeddedBroker
+from hub.broker_plan import BrokerProblem
+from hub.clock import Clock, SystemClock
+from hub.conversations import Conversations
+from hub.correspondence import Correspondence
+from hub.desired import DesiredDocuments
+from hub.entries import Entries
+from hub.errors import BrokerUnusable, ExitCode, HubError
+from hub.flood import Flood
+from hub.groups import Groups
+from hub.http import HttpServer, bind
+from hub.ingest import Ingest
+from hub.mailroom import Mailroom
+from hub.offences import Offences
+from hub.operations import Operations
+from hub.publisher import Publisher
+from hub.settings import Settings
+from hub.start import Identity, begin
+from hub.store.database import Database, open_database
+from hub.watch import Watch
+from sync.topics import EVERY_PRESENCE, EVERY_UP, HUB_PRESENCE
+from sync.transport.mqtt import MqttTransport
+from sync.transport.port import Birth, Link, Presence, Subscription
+
+logger = logging.getLogger(__name__)
+
+CLIENT_ID: Final = "hub"
+"""At the broker; no device may be called so."""
+
+KEEPALIVE_S: Final = 30
+RECONNECT_MAX_S: Final = 10.0
+
+BROKER_DIRECTORY: Final = "broker"
+
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+async def serve(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    say: Callable[[str], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Run the hub until SIGTERM, SIGINT or `stop`.
+
+    Args:
+        settings: What was chosen.
+        clock: Where the time comes from; the machine's clocks if None.
+        say: Takes the one line that says where the hub can be reached; prints it if None.
+        stop: Ends the hub when set, as a signal does.
+
+    Raises:
+        HubError: It cannot run, and why. Nothing was left running.
+    """
+    clock = clock or SystemClock()
+    stop = stop or asyncio.Event()
+    database = open_database(settings.state_dir)
+    try:
+        artifacts = Artifacts(settings.state_dir, blob_max_bytes=settings.blob_max_bytes)
+        identity = database.transact(lambda db: begin(db, clock.now_ms()))
+        with contextlib.closing(bind(settings.http_host, settings.http_port)) as listening:
+            async with _broker(settings) as broker, _signals(stop):
+                hub = _Hub.build(settings, clock, database, artifacts, identity, broker, listening)
+                await hub.run(stop, say or _print)
+    finally:
+        await database.close()
+
+
+def run(settings: Settings) -> ExitCode:
+    """Run the hub as a program and return its exit code; a reason not to run goes to stderr."""
+    logging.basicConfig(
+        stream=sys.stderr, level=settings.log_level.upper(), format=LOG_FORMAT, force=True
+    )
+    try:
+        asyncio.run(serve(settings))
+    except HubError as error:
+        print(f"fieldfare hub: {error}", file=sys.stderr)  # noqa: T201 - the program's own words
+        return error.exit_code
+    return ExitCode.OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Broker:
+    """The broker to connect to."""
+
+    kind: str
+    host: str
+    port: int
+    child: EmbeddedBroker | None
+
+
+@contextlib.asynccontextmanager
+async def _broker(settings: Settings) -> AsyncIterator[_Broker]:
+    """Give the broker, running and watched if it is the hub's own.
+
+    Raises:
+        BrokerUnusable: The embedded broker cannot run.
+    """
+    address = settings.broker_address
+    if address is not None:
+        yield _Broker("external", *address, None)
+        return
+    try:
+        child = EmbeddedBroker(settings.state_dir / BROKER_DIRECTORY, port=settings.broker_port)
+    except BrokerProblem as problem:
+        raise BrokerUnusable(str(problem)) from None
+    running = asyncio.create_task(child.run(), name="broker")
+    ready = asyncio.create_task(child.ready(), name="broker-ready")
+    try:
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await _raise_broker_problem(running)
+        yield _Broker(child.plan.kind.value, "127.0.0.1", child.port, child)
+    finally:
+        for task in (ready, running):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, BrokerProblem):
+            await running
+
+
+async def _raise_broker_problem(running: "asyncio.Task[None]") -> None:
+    try:
+        await running
+    except BrokerProblem as problem:
+        raise BrokerUnusable(str(problem)) from None
+
+
+@contextlib.asynccontextmanager
+async def _signals(stop: asyncio.Event) -> AsyncIterator[None]:
+    """Let SIGTERM and SIGINT ask for a clean stop."""
+    loop = asyncio.get_running_loop()
+    caught = []
+    for each in (signal.SIGTERM, signal.SIGINT):
+        # Only the main thread may; a test that runs the hub in another has `stop`.
+        with contextlib.suppress(ValueError, RuntimeError):
+            loop.add_signal_handler(each, stop.set)
+            caught.append(each)
+    try:
+        yield
+    finally:
+        for each in caught:
+            loop.remove_signal_handler(each)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hub:
+    """The parts that run."""
+
+    transport: MqttTransport
+    mailroom: Mailroom
+    publisher: Publisher
+    http: HttpServer
+    ready_line: str
+
+    @classmethod
+    def build(
+        cls,
+        settings: Settings,
+        clock: Clock,
+        database: Database,
+        artifacts: Artifacts,
+        identity: Identity,
+        broker: _Broker,
+        listening: socket.socket,
+    ) -> "_Hub":
+        offences = Offences()
+        groups = Groups()
+        database.transact(groups.load)
+        desired = DesiredDocuments(identity.client_id)
+        conversations = Conversations()
+        watch = Watch(conversations, offences)
+        entries = Entries(offences)
+        correspondence = Correspondence(desired, groups, conversations, offences)
+        ingest = Ingest(
+            run=identity.run,
+            flood=Flood(
+                rate_per_s=settings.device_messages_per_s, burst_count=settings.device_burst_count
+            ),
+            offences=offences,
+            entries=entries,
+            watch=watch,
+            correspondence=correspondence,
+            devices_max_count=settings.devices_max_count,
+        )
+        transport = MqttTransport(
+            _link(settings, broker),
+            subscriptions=(Subscription(EVERY_UP), Subscription(EVERY_PRESENCE)),
+            presence=Presence(HUB_PRESENCE, _births(identity)),
+        )
+        publisher = Publisher(transport, database, groups, clock, identity.run)
+        operations = Operations(
+            settings=settings,
+            clock=clock,
+            database=database,
+            artifacts=artifacts,
+            desired=desired,
+            entries=entries,
+            groups=groups,
+            conversations=conversations,
+            publisher=publisher,
+        )
+        mailroom = Mailroom(
+            transport=transport,
+            database=database,
+            ingest=ingest,
+            watch=watch,
+            groups=groups,
+            conversations=conversations,
+            correspondence=correspondence,
+            publisher=publisher,
+            clock=clock,
+            run=identity.run,
+            batch_max_count=settings.batch_max_count,
+        )
+
+        def counters() -> dict[str, int]:
+            own: dict[str, int] = msgspec.structs.asdict(ingest.counters)
+            return {
+                **own,
+                "offence_count": offences.total_count,
+                "conversation_count": len(conversations),
+                "unsent_count": mailroom.unsent_count,
+                **{f"mqtt_{name}": count for name, count in transport.counters.as_dict().items()},
+            }
+
+        host, port = listening.getsockname()[:2]
+        status = Status(
+            run=identity.run.hex(),
+            broker_kind=broker.kind,
+            broker_host=broker.host,
+            broker_port=broker.port,
+            started_at_ms=clock.now_ms(),
+            is_connected=lambda: transport.connected,
+            counters=counters,
+        )
+        named = f"[{host}]" if ":" in host else host
+        return cls(
+            transport=transport,
+            mailroom=mailroom,
+            publisher=publisher,
+            http=HttpServer(build_api(operations, status), listening),
+            ready_line=f"fieldfare hub is ready: http://{named}:{port}, {broker.kind} broker at "
+            f"{broker.host}:{broker.port}, state in {settings.state_dir}",
+        )
+
+    async def run(self, stop: asyncio.Event, say: Callable[[str], None]) -> None:
+        """Run every part until `stop`, then end them from the outside in."""
+        async with asyncio.TaskGroup() as tasks:
+            link = tasks.create_task(self.transport.run(), name="transport")
+            inward = [
+                tasks.create_task(self.http.run(), name="http"),
+                tasks.create_task(self.publisher.run(), name="publisher"),
+                tasks.create_task(self.mailroom.keep_time(), name="time"),
+                tasks.create_task(self.mailroom.run(), name="mailroom"),
+                link,
+            ]
+            await self.http.started()
+            # What exists now lives as long as the hub; the collector need not walk it again.
+            gc.collect()
+            gc.freeze()
+            say(self.ready_line)
+            await stop.wait()
+            logger.info("stopping")
+            self.http.stop()
+            await asyncio.wait([inward[0]])
+            for task in inward[1:]:
+                task.cancel()
+                await asyncio.wait([task])
+
+
+def _link(settings: Settings, broker: _Broker) -> Link:
+    own = broker.child is not None
+    password = settings.broker_password
+    return Link(
+        client_id=CLIENT_ID,
+        host=broker.host,
+        port=broker.port,
+        username=None if own else settings.broker_username,
+        password=None if own or password is None else password.get_secret_value(),
+        version=settings.mqtt_version,
+        keepalive_s=KEEPALIVE_S,
+        reconnect_max_s=RECONNECT_MAX_S,
+        receive_maximum=2 * settings.batch_max_count,
+        inbound_max_count=2 * settings.batch_max_count,
+    )
+
+
+def _births(identity: Identity) -> Callable[[], Birth]:
+    count = 0
+
+    def birth() -> Birth:
+        nonlocal count
+        count += 1
+        said: dict[str, Any] = {"birth": identity.birth(count), "run": identity.run.hex()}
+        return Birth(
+            online=msgspec.json.encode({"online": True, **said}),
+            offline=msgspec.json.encode({"online": False, **said}),
+            stopped=msgspec.json.encode({"online": False, "clean": True, **said}),
+        )
+
+    return birth
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the program's own words
