@@ -112,7 +112,7 @@ async def _measure(
     folder: Path, *, devices_count: int, frames: int, acks: int
 ) -> tuple[float, float]:
     """Return updates per CPU second of the hub and updates per second of wall time."""
-    settings = {"device_frames_per_s": "10000", "device_burst_count": "100000"}
+    settings = {"device_messages_per_s": "10000", "device_burst_count": "100000"}
     async with ground(folder, **settings) as place, asyncio.TaskGroup() as tasks:
         load = Load(place.broker_port)
         running = tasks.create_task(load.transport.run())

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import msgspec
@@ -97,6 +97,7 @@ def run(settings: Settings) -> ExitCode:
     logging.basicConfig(
         stream=sys.stderr, level=settings.log_level.upper(), format=LOG_FORMAT, force=True
     )
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
     try:
         asyncio.run(serve(settings))
     except HubError as error:
@@ -240,7 +241,7 @@ class _Hub:
         )
 
         def counters() -> dict[str, int]:
-            own: dict[str, int] = msgspec.structs.asdict(ingest.counters)
+            own: dict[str, int] = asdict(ingest.counters)
             return {
                 **own,
                 "offence_count": offences.total_count,

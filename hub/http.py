@@ -48,7 +48,7 @@ class HttpServer:
 
     def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]  # two descriptions of one protocol
+            app,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -172,6 +172,8 @@ class _Parse:
         held = self.held.get(client, 0)
         if clock > held:
             raise Gap(f"starts at {clock} of client {client}, held: {held}")
+        if blocks == 0:  # the engine panics
+            raise Refused(Refusal.MALFORMED, "a client id without structs")
         self._spend(blocks)
         for _ in range(blocks):
             clock += self._block(client, clock)

@@ -119,7 +119,8 @@ def manifest_from(fields: object) -> Manifest:
         BadManifest: A field is missing, unknown or out of bounds; one line per fault.
     """
     try:
-        return Manifest.model_validate(fields)
+        manifest = Manifest.model_validate(fields)
+        manifest.canonical()
     except ValidationError as error:
         faults = [
             f"{'.'.join(str(step) for step in fault['loc']) or 'manifest'}: "
@@ -127,3 +128,6 @@ def manifest_from(fields: object) -> Manifest:
             for fault in error.errors(include_url=False)[:10]
         ]
         raise BadManifest("; ".join(faults)) from None
+    except ValueError as error:  # a number or a character that JSON in UTF-8 cannot carry
+        raise BadManifest(f"the manifest cannot be written as JSON: {error}") from None
+    return manifest

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import pycrdt
+from pycrdt._pycrdt import Doc as EngineDoc
+from pycrdt._pycrdt import Map as EngineMap
 
 from sync.documents import KEY_BYTES_MAX
 from sync.gate import GENERATION, ROOT, Admission, Refusal, Refused, without_deletes
@@ -200,20 +202,64 @@ def merge(holding: Holding, update: bytes, admission: Admission) -> Applied:
     Raises:
         Refused: The engine failed, or did not end where the gate said it would.
     """
-    scratch = Replica(client_id=1, state=holding.state)
-    before = scratch.values() if admission.overwrites else None
-    scratch.apply(update)
-    if before is not None and not scratch.is_flat():
-        raise Refused(Refusal.NOT_A_MAP, "the generation would hold something other than bytes")
-    # Only new keys: reading those alone is six times cheaper than reading all.
-    state, vector, changed = scratch.read(admission.fresh_keys if before is None else ())
+    if admission.overwrites:
+        state, vector, changed = _overwrite(holding.state, update)
+    else:
+        state, vector, changed = _append(holding.state, update, admission.fresh_keys)
     if vector != admission.forecast:
         raise Refused(Refusal.FORECAST, "the engine ended at another state than the gate foresaw")
     if len(state) > DOCUMENT_BYTES_MAX:
         raise Refused(Refusal.TOO_LARGE, f"the document would have {len(state)} bytes")
-    if before is not None:
-        changed = _changes(before, scratch.values())
     return Applied(Holding(holding.epoch, state, vector, holding.absorbed), changed)
+
+
+_Merged = tuple[bytes, dict[int, int], dict[str, bytes | None]]
+"""State, vector, and the keys that changed with their values."""
+
+
+def _overwrite(state: bytes, update: bytes) -> _Merged:
+    """Merge an update that may have changed any key."""
+    scratch = Replica(client_id=1, state=state)
+    before = scratch.values()
+    scratch.apply(update)
+    if not scratch.is_flat():
+        raise Refused(Refusal.NOT_A_MAP, "the generation would hold something other than bytes")
+    merged, vector, _ = scratch.read(())
+    return merged, vector, _changes(before, scratch.values())
+
+
+def _append(state: bytes, update: bytes, keys: Iterable[str]) -> _Merged:
+    """Merge an update of which the gate knows that it only adds `keys`.
+
+    This is what nearly every message to a hub is, an acknowledgement. It speaks to the compiled
+    engine directly: going through the library's Python classes took 36 instead of 19 microseconds.
+    """
+    with _engine():
+        document = EngineDoc(1, None, None)
+        for part in (state, update):
+            if part:
+                transaction = document.create_transaction()
+                document.apply_update(transaction, part)
+                transaction.commit()
+                transaction.drop()
+        transaction = document.create_transaction()
+        generation = document.get_or_insert_map(transaction, ROOT).get(transaction, GENERATION)
+        values: dict[str, bytes | None] = {}
+        for key in keys:
+            value = (
+                generation.get(transaction, key)
+                if isinstance(generation, EngineMap) and generation.has(transaction, key)
+                else None
+            )
+            values[key] = bytes(value) if isinstance(value, bytes | bytearray) else None
+        merged = document.get_update(transaction, _FROM_THE_START)
+        vector = decode_vector(document.get_state(transaction))
+        transaction.drop()
+    return merged, vector, values
+
+
+_FROM_THE_START = b"\0"
+"""The empty state vector."""
 
 
 def adopt(

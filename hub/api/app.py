@@ -23,6 +23,7 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 """Longest body except an artifact's; a manifest has at most a quarter of it."""
 
 HANDLED: Final = (
+    routes.openapi,
     routes.hub,
     routes.fleet,
     routes.devices,
@@ -55,7 +56,7 @@ def build_api(operations: Operations, status: Status) -> ASGIApp:
         openapi_config=OpenAPIConfig(
             title="Fieldfare hub",
             version=program_version(),
-            path=ROOT,
+            path=f"{ROOT}/openapi",
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
             use_handler_docstrings=True,
         ),

@@ -50,9 +50,8 @@ def _headers(digest: str, length_bytes: int) -> dict[str, str]:
 async def head_blob(operations: Operations, digest: Digest) -> Response[None]:
     """Answer like GET, without the content."""
     length_bytes = _length_bytes(operations.artifacts, digest)
-    return Response(
-        None, headers=_headers(digest, length_bytes), media_type="application/octet-stream"
-    )
+    headers = _headers(digest, length_bytes) | {"content-type": "application/octet-stream"}
+    return Response(None, headers=headers)
 
 
 @get(PATH, summary="A blob, or the part that Range asks for", media_type="application/octet-stream")

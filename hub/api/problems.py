@@ -48,8 +48,10 @@ def from_full_disk(_request: AnyRequest, error: StorageFull) -> Problem:
     return problem(error.status, str(error), error.title)
 
 
-def from_http(_request: AnyRequest, error: HTTPException) -> Problem:
+def from_http(request: AnyRequest, error: HTTPException) -> Problem:
     """Answer a request that the web framework refuses."""
+    if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return from_fault(request, error)
     extra = error.extra
     detail = error.detail
     if isinstance(extra, list):

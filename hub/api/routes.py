@@ -6,6 +6,7 @@ Owns paths, bodies and statuses. Each does one thing of `hub.operations`.
 from typing import Annotated, Any, Final
 
 import msgspec
+from litestar import Request as HttpRequest
 from litestar import Response, delete, get, post, put
 from litestar.params import Parameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPTED
@@ -43,6 +44,12 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Any JSON value."""
     policy: str = Policy.LATEST.value
     """Who prevails when the device has set it too: `latest`, `operator` or `local`."""
+
+
+@get("/openapi.json", include_in_schema=False)
+async def openapi(request: HttpRequest[Any, Any, Any]) -> dict[str, Any]:
+    """Describe this API (OpenAPI 3.1)."""
+    return request.app.openapi_schema.to_schema()
 
 
 @get("/hub", summary="What this hub is, and its counters")

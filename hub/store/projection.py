@@ -71,11 +71,12 @@ class Changes:
 
 
 def ensure(connection: Connection) -> bool:
-    """Rebuild the projection if it is not of this program's version; True if it was."""
-    if load_number(connection, "projection_version") == PROJECTION_VERSION:
+    """Rebuild the projection if it is not of this program's version; True if an older one was."""
+    found = load_number(connection, "projection_version")
+    if found == PROJECTION_VERSION:
         return False
     rebuild(connection)
-    return True
+    return found != 0
 
 
 def rebuild(connection: Connection) -> None:

@@ -60,9 +60,7 @@ class Promises:
         """Return the keys of promises that `values` breaks."""
         clocks = self._clocks(document, values)
         return [
-            key
-            for (key, clock) in self._promises.get(document, {})
-            if clocks.get(key, -1) < clock
+            key for (key, clock) in self._promises.get(document, {}) if clocks.get(key, -1) < clock
         ]
 
     def outlive(

@@ -268,8 +268,7 @@ class World:
     def _add_device(self, device: str) -> None:
         own, desired = device_document(device), desired_document(device)
         lines = {
-            (hub, device): ({own: Role.AUTHOR}, [desired] if hub == HUBS[0] else [])
-            for hub in HUBS
+            (hub, device): ({own: Role.AUTHOR}, [desired] if hub == HUBS[0] else []) for hub in HUBS
         }
         self.machines[device] = self.machine(self, device, Side.DEVICE, [own], lines)
 
@@ -307,7 +306,11 @@ class World:
         self.machines[name].kill()
 
     def write(
-        self, name: str, document: DocumentName, entries: Mapping[str, bytes], cut: int | None = None
+        self,
+        name: str,
+        document: DocumentName,
+        entries: Mapping[str, bytes],
+        cut: int | None = None,
     ) -> None:
         machine = self.machines[name]
         if machine.is_up:

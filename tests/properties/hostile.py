@@ -1,10 +1,11 @@
 """Feed one victim with hostile frames: the program that `test_hostile` runs as a child process.
 
 A process of its own, because what this looks for includes its sudden death. It prints one line of
-JSON when it survives. Whatever kills it, the file named by `--trace` holds the number of the batch
-and the last frame it was given.
+JSON when it survives. Whatever kills it, the file named by `--trace` holds the frames that led to
+it, and `--replay` plays them again.
 
-    python -m tests.properties.hostile --side hub --seed 1 --cases 20000 --trace /tmp/trace
+    python -m tests.properties.hostile --side hub --seed 1 --cases 20000 --trace FILE
+    python -m tests.properties.hostile --side hub --seed 1 --cases 20000 --replay FILE
 """
 
 import argparse
@@ -15,8 +16,9 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from contextlib import nullcontext
 from random import Random
 
 from sync.documents import ACK, CONFLICT, LOCAL, DocumentName, Side
@@ -26,6 +28,7 @@ from sync.replica import ABSORBED_MAX, DOCUMENT_BYTES_MAX, Holding, Replica, val
 from sync.vector import VECTOR_CLIENTS_MAX
 from tests.fakes.stranger import Stranger
 from tests.fakes.world import HUBS, Line, Machine, World, desired_document, device_document
+from tests.properties.test_rules_are_needed import no_gate
 
 BATCH_CASES = 200
 """Frames against one victim before it is repaired and replaced."""
@@ -38,10 +41,14 @@ GROWTH_BYTES_MAX = 64 * 2**20
 
 WARM_UP_BATCHES = 5
 
+SECONDS_APART = 100.0
+"""Time between two frames. Faster, and the limit on upheavals hides most of what is to be tried."""
+
 REPLY_BYTES_MAX = 64 * DOCUMENT_BYTES_MAX
 """Most bytes in answer to one frame: each of its messages may ask for a whole document."""
 
-TRACE_BYTES = 2**20
+TRACE_BYTES = 8 * 2**20
+"""Room for all frames of a batch; most have 100 bytes, a few 260,000."""
 ATTACKED = "d1"
 BYSTANDER = "d2"
 
@@ -53,21 +60,34 @@ class LooseWorld(World):
 
 
 class Trace:
-    """The last frame, where it outlives the process."""
+    """The frames of the current batch, where they outlive the process."""
 
     def __init__(self, path: Path) -> None:
         with path.open("w+b") as file:
             file.truncate(TRACE_BYTES)
             self._map = mmap.mmap(file.fileno(), TRACE_BYTES)
+        self._end = 0
 
-    def note(self, batch: int, payload: bytes) -> None:
-        head = f"batch {batch}, {len(payload)} bytes: ".encode()
-        line = head + payload[: (TRACE_BYTES - len(head)) // 2 - 1].hex().encode() + b"\n"
-        self._map[: len(line)] = line
+    def begin(self, batch: int) -> None:
+        self._map[:] = bytes(TRACE_BYTES)
+        self._end = 0
+        self.note(b"%d" % batch)
+
+    def note(self, payload: bytes) -> None:
+        """Add one entry: its length plus one in four bytes, then itself."""
+        entry = (len(payload) + 1).to_bytes(4, "big") + payload
+        self._map[self._end : self._end + len(entry)] = entry
+        self._end += len(entry)
 
 
-def read_trace(path: Path) -> str:
-    return path.read_bytes().partition(b"\n")[0].decode()
+def read_trace(path: Path) -> tuple[int, list[bytes]]:
+    """Return the number of the last batch and the frames it came to."""
+    left = path.read_bytes()
+    entries = []
+    while size := int.from_bytes(left[:4], "big"):
+        entries.append(left[4 : 3 + size])
+        left = left[3 + size :]
+    return int(entries[0]), entries[1:]
 
 
 class Batch:
@@ -75,7 +95,6 @@ class Batch:
 
     def __init__(self, side: Side, random: Random) -> None:
         self.side = side
-        self.random = random
         self.world = LooseWorld(2)
         for device in self.world.devices:
             self.write(device, "s/class", b"pump")
@@ -95,14 +114,12 @@ class Batch:
         document = device_document(name) if name == about else desired_document(about)
         self.world.write(name, document, {key: value})
 
-    def play(self, cases: int, trace: Trace, number: int, counts: Counter[str]) -> None:
-        """Send `cases` frames, checking after each; then repair everything and check again."""
-        for _ in range(cases):
-            payload = self.stranger.frame()
-            trace.note(number, payload)
-            self.world.now_s += 100.0
+    def play(self, payloads: Iterable[bytes], counts: Counter[str]) -> None:
+        """Hand over the frames, checking after each; then repair everything and check again."""
+        for number, payload in enumerate(payloads):
+            self.world.now_s += SECONDS_APART
             self._case(payload, counts)
-            if self.random.random() < 0.02:
+            if number % 50 == 49:  # noqa: PLR2004 - now and then
                 self._own_write()
         self.world.offences.clear()
         self.world.quiesce()
@@ -110,9 +127,9 @@ class Batch:
 
     def _own_write(self) -> None:
         if self.side is Side.HUB:
-            self.write(HUBS[0], f"d/{ATTACKED}", self.random.randbytes(4))
+            self.write(HUBS[0], f"d/{ATTACKED}", b"%d" % self.world.event)
         else:
-            self.write(ATTACKED, "s/class", self.random.randbytes(4))
+            self.write(ATTACKED, "s/class", b"%d" % self.world.event)
         self.world.flying.clear()
 
     def _case(self, payload: bytes, counts: Counter[str]) -> None:
@@ -132,7 +149,7 @@ class Batch:
             if after[document] is not before.get(document):
                 counts[f"{document.kind.value} changed"] += 1
                 check_sound(document, after[document])
-        self._check_own(before, after)
+        self._check_own(before)
         if self.side is Side.HUB:
             bystander = device_document(BYSTANDER)
             assert after[bystander] is before[bystander], "another device's document changed"
@@ -143,11 +160,9 @@ class Batch:
 
     def _check_own(
         self,
-        before: dict[DocumentName, Holding],
-        after: "dict[DocumentName, Holding] | object",
+        before: Mapping[DocumentName, Holding],
     ) -> None:
         """Check that what the victim writes is still what it wrote."""
-        del after
         for document in self.victim.writes:
             was, now = values_of(before.get(document)), values_of(self.victim.shelf(document))
             assert now == self.victim.authors[document].values(), "memory differs from disk"
@@ -170,11 +185,12 @@ def check_sound(document: DocumentName, holding: Holding) -> None:
     assert len(holding.absorbed) <= ABSORBED_MAX
 
 
-def batches(cases: int, only: int | None) -> Iterator[tuple[int, int]]:
-    """Yield the number and the size of each batch."""
-    for number in range((cases + BATCH_CASES - 1) // BATCH_CASES):
-        if only is None or number == only:
-            yield number, min(BATCH_CASES, cases - number * BATCH_CASES)
+def recorded(stranger: Stranger, cases: int, trace: Trace) -> Iterator[bytes]:
+    """Yield `cases` frames of `stranger`, noting each before it is played."""
+    for _ in range(cases):
+        payload = stranger.frame()
+        trace.note(payload)
+        yield payload
 
 
 def peak_bytes() -> int:
@@ -186,19 +202,37 @@ def main() -> None:
     parser.add_argument("--side", type=Side, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--cases", type=int, required=True)
-    parser.add_argument("--trace", type=Path, required=True)
-    parser.add_argument("--batch", type=int, help="play this batch only")
+    parser.add_argument("--trace", type=Path, help="keep the frames of the current batch here")
+    parser.add_argument("--replay", type=Path, help="play the frames of this trace")
+    parser.add_argument("--no-gate", action="store_true", help="show that the attack is one")
     options = parser.parse_args()
     faulthandler.enable()
-    trace = Trace(options.trace)
     counts: Counter[str] = Counter()
+    with no_gate() if options.no_gate else nullcontext():
+        if options.replay:
+            number, payloads = read_trace(options.replay)
+            batch_of(options, number).play(payloads, counts)
+        else:
+            play_all(options, counts)
+    json.dump(counts, sys.stdout)
+    print()
+
+
+def batch_of(options: argparse.Namespace, number: int) -> Batch:
+    return Batch(options.side, Random(f"{options.side.value}/{options.seed}/{number}"))
+
+
+def play_all(options: argparse.Namespace, counts: Counter[str]) -> None:
+    trace = Trace(options.trace)
     warm_bytes = 0
     started_s = time.process_time()
-    for number, cases in batches(options.cases, options.batch):
+    for number in range((options.cases + BATCH_CASES - 1) // BATCH_CASES):
         # Ends the process with a traceback even where it hangs outside of Python.
         faulthandler.dump_traceback_later(BATCH_S, exit=True)
-        random = Random(f"{options.side.value}/{options.seed}/{number}")
-        Batch(options.side, random).play(cases, trace, number, counts)
+        trace.begin(number)
+        batch = batch_of(options, number)
+        cases = min(BATCH_CASES, options.cases - number * BATCH_CASES)
+        batch.play(recorded(batch.stranger, cases, trace), counts)
         if number <= WARM_UP_BATCHES:
             warm_bytes = peak_bytes()
         grown_bytes = peak_bytes() - warm_bytes
@@ -206,8 +240,6 @@ def main() -> None:
     faulthandler.cancel_dump_traceback_later()
     counts["grown bytes"] = peak_bytes() - warm_bytes
     counts["cpu ms"] = round((time.process_time() - started_s) * 1000)
-    json.dump(counts, sys.stdout)
-    print()
 
 
 if __name__ == "__main__":
