@@ -63,44 +63,58 @@ class Figure:
     meaning: str
 
 
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A report on the deployment, as it was at one moment."""
+
+    title: str
+    """Empty if there is one chapter only."""
+    report: DeploymentReport
+    figures: Sequence[Figure] = ()
+
+
 def render_page(
-    report: DeploymentReport,
-    *,
-    figures: Sequence[Figure] = (),
-    sections: Sequence[Section] = (),
-    remark: str = "",
+    chapters: Sequence[Chapter], *, sections: Sequence[Section] = (), remark: str = ""
 ) -> str:
     """Return the page.
 
     Args:
-        report: The deployment.
-        figures: Shown below the sentence.
-        sections: Tables after the deployment's own.
+        chapters: One deployment, at one moment or several.
+        sections: Tables after them.
         remark: A line of plain text at the top, for what a reader has to know first.
     """
+    report = chapters[0].report
     release = f"{report.component} {report.version}"
     parts = [
         f"<h1>{escape(release)} <small>{escape(report.deployment)}</small></h1>",
         f'<p class="remark">{escape(remark)}</p>' if remark else "",
-        f'<p class="sentence">{escape(sentence(report))}</p>',
-        verdict_bar({verdict: report.verdicts.get(verdict, 0) for verdict in reversed(_URGENCY)}),
-        _legend(report),
-        _figures(figures),
-        "<h2>How far it came</h2>",
-        funnel_chart(report.funnel),
-        f"<p class=note>{_FUNNEL_NOTE}</p>",
-        _exits(report),
-        "<h2>How long it took</h2>",
-        gap_chart(report),
-        _how_long(report),
-        "<h2>Devices</h2>",
-        _devices(report),
+        *(part for chapter in chapters for part in _chapter(chapter)),
         *(_section(each) for each in sections),
-        _footer(report),
     ]
     return _TEMPLATE.format(
         title=escape(f"{release}: outcome"), style=_STYLE, body="\n".join(filter(None, parts))
     )
+
+
+def _chapter(chapter: Chapter) -> list[str]:
+    report = chapter.report
+    return [
+        f'<h2 class="chapter">{escape(chapter.title)}</h2>' if chapter.title else "",
+        f'<p class="sentence">{escape(sentence(report))}</p>',
+        verdict_bar({verdict: report.verdicts.get(verdict, 0) for verdict in reversed(_URGENCY)}),
+        _legend(report),
+        _figures(chapter.figures),
+        "<h3>How far it came</h3>",
+        funnel_chart(report.funnel),
+        f"<p class=note>{_FUNNEL_NOTE}</p>",
+        _exits(report),
+        "<h3>How long it took</h3>",
+        gap_chart(report),
+        _how_long(report),
+        "<h3>Devices</h3>",
+        _devices(report),
+        f"<p class=note>{_seen(report)}</p>",
+    ]
 
 
 def span_words(span: Span | None) -> str:
@@ -235,11 +249,10 @@ def _chip(kind: str, text: str = "") -> str:
     return f'<span class="chip v-{escape(kind)}">{escape(text or kind.replace("_", " "))}</span>'
 
 
-def _footer(report: DeploymentReport) -> str:
+def _seen(report: DeploymentReport) -> str:
     return (
-        f"<footer>Seen at {_utc(report.at_ms)} by the hub's clock. A connected device counts as "
-        f"silent after {words.duration(report.patience_ms)} without a sign that it took the "
-        "command.</footer>"
+        f"Seen at {_utc(report.at_ms)} by the hub's clock. A connected device counts as silent "
+        f"after {words.duration(report.patience_ms)} without a sign that it took the command."
     )
 
 
@@ -294,11 +307,12 @@ body { margin: 0; background: var(--paper); color: var(--ink);
 main { max-width: 980px; margin: 0 auto; padding: 36px 28px 56px }
 h1 { font-size: 26px; font-weight: 650; margin: 0 0 4px }
 h1 small { font: 13px ui-monospace, monospace; color: var(--dim); font-weight: 400 }
-h2 { font-size: 17px; font-weight: 650; margin: 40px 0 12px }
-.remark { color: var(--dim); margin: 0 }
+h2 { font-size: 20px; font-weight: 650; margin: 52px 0 12px }
+.chapter { border-top: 1px solid var(--line); padding-top: 30px; margin-top: 38px }
+h3 { font-size: 16px; font-weight: 650; margin: 36px 0 10px }
+.remark { color: var(--dim); margin: 0; max-width: 54em }
 .sentence { font-size: 19px; line-height: 1.45; margin: 14px 0 20px; max-width: 46em }
-.note, footer { color: var(--dim); font-size: 13px; max-width: 56em }
-footer { margin-top: 44px; border-top: 1px solid var(--line); padding-top: 12px }
+.note { color: var(--dim); font-size: 13px; max-width: 56em }
 .legend { margin: 8px 0 0; line-height: 2 }
 .legend .chip { margin-left: 10px }
 .legend .chip:first-child { margin-left: 0 }
@@ -336,6 +350,6 @@ svg .on { fill: #fff; font-weight: 600 }
 @media (max-width: 640px) { main { padding: 22px 16px } .devices td, .devices th { display: block;
   border: 0; padding: 2px 0 } .devices tr { display: block; border-bottom: 1px solid var(--line);
   padding: 8px 0 } .devices thead { display: none } }
-@media print { main { max-width: none; padding: 0 } h2 { break-after: avoid }
+@media print { main { max-width: none; padding: 0 } h2, h3 { break-after: avoid }
   tr { break-inside: avoid } }
 """

@@ -18,7 +18,7 @@ from hub.outcomes import words
 from hub.outcomes.adoption import Adoption
 from hub.outcomes.durations import Span, State
 from hub.outcomes.silence import Verdict
-from hub.page import Figure, by_urgency, render_page
+from hub.page import Chapter, Figure, by_urgency, render_page
 from sync.stages import LADDER, Stage
 
 BAR_WIDTH: Final = 24
@@ -167,7 +167,7 @@ def save_page(file: str, report: answers.Report, fleet: answers.Fleet) -> None:
     Raises:
         CommandFailed: The file cannot be written.
     """
-    page = render_page(report.report(), figures=figures_of(report, fleet))
+    page = render_page([Chapter("", report.report(), figures_of(report, fleet))])
     try:
         Path(file).write_text(page)
     except OSError as error:

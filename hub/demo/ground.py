@@ -27,6 +27,11 @@ POLL_S: Final = 0.02
 ROOM_MIN_BYTES: Final = 200 * 1024 * 1024
 """Free disk that the demo wants before it starts; it has used about 30 MB."""
 
+FOLDER_BYTES_MAX: Final = 60
+"""Longest path of the folder: below it there are Unix sockets, whose paths have at most 107."""
+
+PREFIX: Final = "FIELDFARE_"
+
 TAIL_CHARACTERS: Final = 1500
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -45,7 +50,9 @@ class Program:
         self.name = name
         self.log = log
         self._command = list(command)
-        self._environment = {**os.environ, **environment}
+        # Settings of programs that the person runs in earnest must not reach into the demo.
+        own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        self._environment = {**own, **environment}
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -124,6 +131,12 @@ class Ground:
             self.folder = Path(tempfile.mkdtemp(prefix="fieldfare-demo-"))
         except OSError as error:
             raise CannotStart(f"the demo's folder cannot be made: {error}") from None
+        if len(os.fsencode(self.folder)) > FOLDER_BYTES_MAX:
+            self.folder.rmdir()
+            raise CannotStart(
+                f"the path {self.folder} is too long for the sockets below it: name a shorter "
+                "place with TMPDIR"
+            )
         free_bytes = shutil.disk_usage(self.folder).free
         if free_bytes < ROOM_MIN_BYTES:
             self.folder.rmdir()

@@ -191,10 +191,10 @@ def _check_part(
         )
     elif part.fault is Fault.KILLED:
         late = killed_at_stage is not None and order(killed_at_stage) >= order(Stage.HEALTHY)
-        found.append(_check(look, device, "killed before it was proven", True, not late))
+        found.append(_check(look, device, "killed before it was proven", "yes", not late))
     elif part.fault is Fault.WRONG_CLOCK:
         found.append(
-            _check(look, device, "Execution Gap is possible", True, _is_possible(look, outcome))
+            _check(look, device, "Execution Gap is possible", "yes", _is_possible(look, outcome))
         )
     return found
 
