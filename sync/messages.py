@@ -182,7 +182,7 @@ def in_frames(
     batch: list[Message] = []
     batch_bytes = 0
     for message in messages:
-        cost_bytes = 256 + len(message.update) if isinstance(message, Diff | Full | Whole) else 512
+        cost_bytes = _cost_bytes(message)
         if batch and (
             len(batch) == MESSAGES_MAX or batch_bytes + cost_bytes > FRAME_BYTES_MAX - 4096
         ):
@@ -193,3 +193,16 @@ def in_frames(
     if batch:
         frames.append(encode_frame(Frame(FRAME_VERSION, sender, sent_ms, anchor, batch)))
     return frames
+
+
+def _cost_bytes(message: Message) -> int:
+    """Return at least as many bytes as `message` takes in a frame."""
+    cost_bytes = 256  # names, numbers and headers
+    match message:
+        case Open() | Have():
+            cost_bytes += len(message.vector)
+        case Diff() | Whole():
+            cost_bytes += len(message.update)
+        case Full():
+            cost_bytes += len(message.update) + sum(16 + len(seen) for _, seen in message.absorbed)
+    return cost_bytes

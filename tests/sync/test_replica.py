@@ -108,7 +108,7 @@ def test_bytes_that_the_engine_cannot_read_are_refused() -> None:
 
 
 def test_a_panic_of_the_engine_is_a_refusal_like_any_other() -> None:
-    replica = Replica(client_id=1)
+    replica = fresh({"s/x": b"1", "s/y": b"1"}, client_id=CLIENT)
     with pytest.raises(Refused, match="PanicException"):
         replica.apply(uints(2, 0, CLIENT, 3, 1, 1, 0, b"\x27\x01\x01r\x01g\x01", 0))
 
