@@ -248,7 +248,7 @@ class InstallEngine:
         installer = self._installer(manifest)
         earlier = await asyncio.to_thread(installer.roll_back)
         if earlier is None:
-            nothing = Running("", NO_DIGEST, *self._now(), healthy=False, reason="none")
+            nothing = Running("", NO_DIGEST, *self._now(), healthy=False)
             await self._documents.write(
                 {names.VERSION + journal.component: records.encode(nothing)}
             )

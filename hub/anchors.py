@@ -5,10 +5,12 @@ them, and their upkeep; `sync.contacts` decides what they prove. Lives on the wr
 forgets whenever it wants to.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from hub.store import devices
+from hub.projection import decode_ack
+from hub.store import devices, journal
 from hub.store.database import Connection
 from sync.contacts import (
     ANCHORS_MAX,
@@ -22,6 +24,7 @@ from sync.contacts import (
     encode_contacts,
 )
 from sync.messages import Frame
+from sync.records import BadRecord
 
 WORTH_MS: Final = 50
 """A frame that tightens a bound by less is passed over. Two clocks may drift this far apart in 125
@@ -92,11 +95,7 @@ class Anchors:
             if before is None:
                 before = contacts_in(stored.get(device))
             if wants_pins(before, frame.sender):
-                boots = [boot.boot for boot in before.boots]
-                stamps_ms = {
-                    boot: devices.stamps_of(connection, device, boot, PINS_MAX) for boot in boots
-                }
-                before = pinned(before, stamps_ms)
+                before = pinned(before, journal.records_of(connection, device))
             contacts = before.heard(
                 boot=frame.sender,
                 sent_ms=frame.sent_ms,
@@ -134,11 +133,18 @@ def wants_pins(contacts: Contacts, boot: bytes) -> bool:
     return len(known.up) >= ANCHORS_MAX or len(known.down) >= ANCHORS_MAX
 
 
-def pinned(contacts: Contacts, stamps_ms: Mapping[bytes, Sequence[int]]) -> Contacts:
-    """Return `contacts` with the stamps that figures are made of pinned, by boot, oldest first."""
+def pinned(contacts: Contacts, records: Iterable[bytes]) -> Contacts:
+    """Return `contacts` with the stamps of acknowledgements pinned, the latest of each boot."""
+    stamps_ms: dict[bytes, list[int]] = defaultdict(list)
+    for record in records:
+        try:
+            ack = decode_ack(record)
+        except BadRecord:
+            continue
+        stamps_ms[ack.boot].append(ack.boottime_ms)
     return Contacts(
         tuple(
-            Boot(each.boot, each.down, each.up, tuple(stamps_ms.get(each.boot, ()))[-PINS_MAX:])
+            Boot(each.boot, each.down, each.up, tuple(sorted(stamps_ms[each.boot])[-PINS_MAX:]))
             for each in contacts.boots
         )
     )

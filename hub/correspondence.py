@@ -23,7 +23,6 @@ from sync.documents import DocumentName, Kind
 from sync.messages import Frame, Have, Message, Refuse, Whole, document_of, vector_of
 from sync.session import Peer
 from sync.stamps import Stamp
-from sync.vector import encode_vector
 
 ANSWERS_MAX: Final = 8
 """Most messages about the hub's documents answered to one device in one batch."""
@@ -172,7 +171,7 @@ class Correspondence:
     def _note(
         self, speaker: Speaker, name: str, peer: Peer, evidence: Evidence, now_ms: int
     ) -> None:
-        row = (speaker.n, name, peer.epoch, encode_vector(peer.vector), now_ms)
+        row = (speaker.n, name, peer.epoch, documents.encode_column(peer.vector), now_ms)
         self._rows.receipts[speaker.n, name] = row
         self._rows.covered += [(now_ms, each, speaker.n) for each in evidence.covered]
         if evidence.missed:

@@ -12,16 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hub.anchors import contacts_in
 from hub.outcomes.durations import Span, reachable_handshake_latency
-from hub.outcomes.observations import DeviceCourse, DeviceStage, Receipt
+from hub.outcomes.observations import DeviceCourse, DeviceStage, Receipt, stamp_of
 from hub.outcomes.presence import PresenceChange
 from hub.outcomes.survival import quantile
-from hub.store import deployments, presence, queries
+from hub.projection import decode_ack
+from hub.store import deployments, journal, presence, queries
 from hub.store.database import Connection
 from hub.store.deployments import ALL, Deployed, Targeted
-from hub.store.queries import Staged
+from hub.store.journal import Seen
 from sync.contacts import Contacts
 from sync.stages import DEVICE_STAGES, Stage, stage_of
-from sync.stamps import ClockSync, Stamp
 
 BASELINE_DEPLOYMENTS = 3
 BASELINE_DEVICES_MAX = 500
@@ -40,9 +40,9 @@ def courses_of(
     by_device: dict[int, dict[Stage, int]] = defaultdict(dict)
     for device, stage, at_ms, _ in deployments.load_stages(connection, deployed.id):
         by_device[device][Stage(stage)] = at_ms
-    stages: dict[int, list[Staged]] = defaultdict(list)
-    for staged in queries.stages_of(connection, deployed.id, n):
-        stages[staged.n].append(staged)
+    stages: dict[int, list[Seen]] = defaultdict(list)
+    for seen in journal.load(connection, deployed.id, n):
+        stages[seen.device].append(seen)
     log: dict[int, list[tuple[int, bool]]] = defaultdict(list)
     for device, at_ms, is_online in queries.presence_log(connection, deployed.id, n):
         log[device].append((at_ms, is_online))
@@ -131,22 +131,22 @@ def patience_ms(
 
 
 def _hub_stages(
-    of_all: Mapping[Stage, int], of_device: Mapping[Stage, int], stages: Iterable[Staged]
+    of_all: Mapping[Stage, int], of_device: Mapping[Stage, int], stages: Iterable[Seen]
 ) -> dict[Stage, int]:
     held = {**of_all, **of_device}
-    for staged in stages:
-        if stage_of(staged.stage) is Stage.ACKNOWLEDGED:
-            held[Stage.ACK_SEEN] = staged.seen_at_ms
+    for seen in stages:
+        if stage_of(seen.stage) is Stage.ACKNOWLEDGED:
+            held[Stage.ACK_SEEN] = seen.seen_at_ms
     return held
 
 
-def _device_stages(stages: Iterable[Staged]) -> dict[Stage, DeviceStage]:
+def _device_stages(stages: Iterable[Seen]) -> dict[Stage, DeviceStage]:
     held = {}
-    for staged in stages:
-        stage = stage_of(staged.stage)
+    for seen in stages:
+        stage = stage_of(seen.stage)
         if stage in DEVICE_STAGES:
-            stamp = Stamp(staged.boot, staged.boottime_ms, staged.wall_ms, ClockSync(staged.sync))
-            held[stage] = DeviceStage(stamp, staged.seen_at_ms, staged.reason, staged.detail)
+            ack = decode_ack(seen.record)
+            held[stage] = DeviceStage(stamp_of(ack), seen.seen_at_ms, ack.reason, ack.detail)
     return held
 
 

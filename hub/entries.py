@@ -11,9 +11,10 @@ to a number for each device.
 from collections.abc import Mapping
 
 from hub.offences import Offence, Offences
-from hub.projection import row_of
+from hub.projection import decode_ack, row_of
 from hub.store import devices, journal
 from hub.store.database import Connection, load_number, save_number
+from hub.store.journal import Seen
 from hub.store.projection import Changes
 from sync.documents import ACK, LOCAL, parse_ack_key
 from sync.hlc import observe
@@ -30,7 +31,7 @@ class Entries:
         self._offences = offences
         self._deployments: set[str] | None = None
         self._changes = Changes()
-        self._journal: list[tuple[int, str, bytes, int]] = []
+        self._journal: list[Seen] = []
         self._stray_counts: dict[int, int] = {}
         self._clock = 0
 
@@ -68,20 +69,28 @@ class Entries:
             now_mono: Monotonic seconds.
         """
         for key, value in changed.items():
-            row = row_of(n, key, value, now_ms)
-            if row.fault:
-                self._offences.add(device, Offence.BAD_RECORD, row.fault, now_mono)
-            if key.startswith(ACK):
-                if row.columns is None or value is None:
+            if key[:2] == ACK:
+                if value is None:
                     continue
-                if not self._is_ours(connection, key) and not journal.has(connection, n, key):
+                try:
+                    entry = _seen(key, value, n, now_ms)
+                except BadRecord as error:
+                    self._offences.add(device, Offence.BAD_RECORD, str(error), now_mono)
+                    continue
+                if entry.deployment not in self._known(connection) and not journal.has(
+                    connection, *entry[:3]
+                ):
                     stray_count += 1
                     if stray_count > journal.STRAYS_MAX:
                         detail = f"acknowledges what was never deployed: {key[:40]}"
                         self._offences.add(device, Offence.TOO_MANY_STRAYS, detail, now_mono)
                         continue
                     self._stray_counts[n] = stray_count
-                self._journal.append((n, key, value, now_ms))
+                self._journal.append(entry)
+                continue
+            row = row_of(n, key, value)
+            if row.fault:
+                self._offences.add(device, Offence.BAD_RECORD, row.fault, now_mono)
             elif key.startswith(LOCAL) and value is not None:
                 self._see_clock(key, value)
             self._changes.add(row)
@@ -89,6 +98,8 @@ class Entries:
     def save(self, connection: Connection, now_ms: int) -> None:
         """Write down what was gathered."""
         if self._journal:
+            # In the order of the table: a third fewer pages are written.
+            self._journal.sort()
             journal.save(connection, self._journal)
             self._journal = []
         if self._stray_counts:
@@ -101,14 +112,26 @@ class Entries:
             self._clock = 0
         self._changes.save(connection)
 
-    def _is_ours(self, connection: Connection, key: str) -> bool:
+    def _known(self, connection: Connection) -> set[str]:
         if self._deployments is None:
             self._deployments = journal.deployments(connection)
-        found = parse_ack_key(key)
-        return found is not None and found[0] in self._deployments
+        return self._deployments
 
     def _see_clock(self, key: str, value: bytes) -> None:
         try:
             self._clock = max(self._clock, decode_as(Local, key, value).clock)
         except BadRecord:
             return
+
+
+def _seen(key: str, value: bytes, n: int, now_ms: int) -> Seen:
+    """Return an acknowledgement for the journal.
+
+    Raises:
+        BadRecord: Key or value is none of an acknowledgement.
+    """
+    found = parse_ack_key(key)
+    if found is None:
+        raise BadRecord(f"{key[:40]!r} is no key of an acknowledgement")
+    decode_ack(value)
+    return Seen(found[0], n, found[1], value, now_ms)

@@ -1,12 +1,13 @@
 """What a key of a device's document means for the tables that queries read.
 
 Owns one pure function from (device, key, value) to a row. Never reads or writes a table.
+Acknowledgements have no row: they go into the journal, which outlives the document.
 """
 
 from typing import NamedTuple
 
 from sync import documents
-from sync.records import Ack, BadRecord, Conflict, Fact, Local, Running, decode
+from sync.records import Ack, BadRecord, Conflict, Fact, Local, Running, decode, decode_as
 
 
 class Row(NamedTuple):
@@ -29,7 +30,7 @@ _TABLE_OF = {
 NO_TABLE = ""
 
 
-def row_of(device: int, key: str, value: bytes | None, seen_at_ms: int) -> Row:
+def row_of(device: int, key: str, value: bytes | None) -> Row:
     """Return the row that `key` with `value` (None: it is gone) stands for.
 
     A value that cannot be read has no row, whatever was there before.
@@ -38,12 +39,8 @@ def row_of(device: int, key: str, value: bytes | None, seen_at_ms: int) -> Row:
         device: Number of the device.
         key: Key inside its document.
         value: The record's bytes.
-        seen_at_ms: Hub UTC when it was first held; kept for acknowledgements only.
     """
-    prefix = key[:2]
-    if prefix == documents.ACK:
-        return _stage(device, key, value, seen_at_ms)
-    table = _TABLE_OF.get(prefix)
+    table = _TABLE_OF.get(key[:2])
     if table is None:
         return Row(NO_TABLE, (), None, f"{key[:40]!r} is no key of a device's document")
     name = key[2:]
@@ -95,33 +92,10 @@ def row_of(device: int, key: str, value: bytes | None, seen_at_ms: int) -> Row:
     return Row(table, identity, columns)
 
 
-def _stage(device: int, key: str, value: bytes | None, seen_at_ms: int) -> Row:
-    # An acknowledgement that a device has pruned stays in the journal, and so in the projection.
-    found = documents.parse_ack_key(key)
-    if found is None:
-        return Row(NO_TABLE, (), None, f"{key[:40]!r} is no key of an acknowledgement")
-    deployment, stage = found
-    if value is None:
-        return Row(NO_TABLE, (), None)
-    try:
-        ack = decode(key, value)
-    except BadRecord as error:
-        return Row(NO_TABLE, (), None, str(error))
-    if not isinstance(ack, Ack):
-        return Row(NO_TABLE, (), None, f"{key[:40]!r} holds a {type(ack).__name__}")
-    return Row(
-        "p_stage",
-        (deployment, device, stage),
-        (
-            deployment,
-            device,
-            stage,
-            ack.boot,
-            ack.boottime_ms,
-            ack.wall_ms,
-            ack.sync,
-            ack.reason,
-            ack.detail,
-            seen_at_ms,
-        ),
-    )
+def decode_ack(record: bytes) -> Ack:
+    """Return an acknowledgement from its bytes.
+
+    Raises:
+        BadRecord: It is none.
+    """
+    return decode_as(Ack, documents.ACK, record)

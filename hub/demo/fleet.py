@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 from hub.demo.cast import CLOCK_OFFSET_S, COMPONENT, Fault, Part
@@ -67,6 +68,8 @@ class DeviceProgram:
     def __init__(self, ground: Ground, part: Part, hub: HubProgram, link: LinkProxy | None) -> None:
         self.part = part
         self.link = link
+        self.over = Event()
+        """Set when the demo ends, so that nothing waits for this device any more."""
         home = ground.folder / part.device
         self.state_dir = home / "state"
         self._home = home / "install" / COMPONENT
@@ -99,13 +102,13 @@ class DeviceProgram:
     def kill_after_switch(self, before: str, wait_s: float) -> bool:
         """Wait until the switch no longer points to `before`, and kill the agent then and there.
 
-        Returns False if the switch was not thrown within `wait_s`; the agent is not killed then.
+        Returns False if the switch was not thrown within `wait_s`, or `over` was set before; the
+        agent is not killed then.
         """
         deadline = time.monotonic() + wait_s
         while self.switched_to() == before:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self.over.wait(SWITCH_POLL_S):
                 return False
-            time.sleep(SWITCH_POLL_S)
         self.program.kill()
         return True
 

@@ -170,7 +170,17 @@ class Ground:
         return program
 
     def stop(self) -> None:
-        """End what was started, the latest first, and then what those left running."""
+        """End what was started, the latest first, and then what those left running.
+
+        A Ctrl-C cannot break it off; it takes at most a few times `END_MAX_S`.
+        """
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._stop()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _stop(self) -> None:
         for program in self._programs:
             program.ask_to_end()
         for program in reversed(self._programs):

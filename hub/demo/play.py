@@ -55,11 +55,15 @@ class Play:
         Raises:
             CannotStart: The preparation failed; says what, and what a program said last.
         """
-        async with self._prepared():
-            requested_mono = await self._go_wrong()
-            await self._look("first", requested_mono)
-            self._repair()
-            await self._look("final", requested_mono)
+        try:
+            async with self._prepared():
+                requested_mono = await self._go_wrong()
+                await self._look("first", requested_mono)
+                self._repair()
+                await self._look("final", requested_mono)
+        finally:
+            for device in self._devices:
+                device.over.set()
         self.record.took_s = self._board.elapsed_s()
         return self.record
 

@@ -13,7 +13,6 @@ import msgspec
 
 from hub import answers
 from hub.demo.cast import CAST, COMPONENT, NEW, Expected, Fault, Part
-from hub.outcomes import words
 from sync.stages import Reason, Stage, order
 
 FORMAT: Final = 1
@@ -65,6 +64,29 @@ class Check:
         return self.expected == self.reported
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A device at one look: what was to be expected, what was reported, and what is so."""
+
+    look: str
+    expected: str
+    """Verdict."""
+    reported: str
+    runs: str
+    """Version, by the application's own word."""
+    runs_by_the_hub: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A device at every look."""
+
+    part: Part
+    seen: tuple[Seen, ...]
+    holds: bool
+    """Whether every comparison about it holds."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Record:
     """Everything that the demo did and found."""
@@ -82,6 +104,19 @@ class Record:
     def differs(self) -> list[Check]:
         """Return what was reported wrongly."""
         return [check for check in self.checks if not check.holds]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return a row for each device."""
+        wrong = {check.device for check in self.differs}
+        return [
+            Row(
+                part=part,
+                seen=tuple(_seen(look, part) for look in self.looks),
+                holds=part.device not in wrong,
+            )
+            for part in CAST
+        ]
 
 
 def check_look(look: Look, *, killed_at_stage: Stage | None) -> list[Check]:
@@ -116,25 +151,26 @@ def to_json(record: Record, *, page: str) -> dict[str, Any]:
         "page": page,
         "devices": [
             {
-                "device": part.device,
-                "fault": part.fault.value,
-                "done": part.done,
+                "device": row.part.device,
+                "fault": row.part.fault.value,
+                "done": row.part.done,
                 "acts": [
                     {"at_s": round(act.at_s, 2), "what": act.what}
                     for act in record.acts
-                    if act.device == part.device
+                    if act.device == row.part.device
                 ],
+                "holds": row.holds,
                 **{
-                    look.name: {
-                        "expected": _expected(look, part).verdict.value,
-                        "reported": _verdict(look, part.device),
-                        "runs": look.runs.get(part.device, NOTHING),
-                        "runs_by_the_hub": _proven(look, part.device),
+                    seen.look: {
+                        "expected": seen.expected,
+                        "reported": seen.reported,
+                        "runs": seen.runs,
+                        "runs_by_the_hub": seen.runs_by_the_hub,
                     }
-                    for look in record.looks
+                    for seen in row.seen
                 },
             }
-            for part in CAST
+            for row in record.rows
         ],
         "checks": [
             {
@@ -158,6 +194,16 @@ def to_json(record: Record, *, page: str) -> dict[str, Any]:
             for look in record.looks
         ],
     }
+
+
+def _seen(look: Look, part: Part) -> Seen:
+    return Seen(
+        look=look.name,
+        expected=_expected(look, part).verdict.value,
+        reported=_verdict(look, part.device),
+        runs=look.runs.get(part.device, NOTHING),
+        runs_by_the_hub=_proven(look, part.device),
+    )
 
 
 def _expected(look: Look, part: Part) -> Expected:
@@ -241,14 +287,6 @@ def _proven(look: Look, device: str) -> str:
         if run.component == COMPONENT and run.healthy:
             return run.version
     return NOTHING
-
-
-def gap_of(look: Look, device: str) -> str:
-    """Return a device's Execution Gap for people."""
-    outcome = _outcome(look, device)
-    if outcome is None or outcome.execution_gap is None:
-        return "-"
-    return words.between(outcome.execution_gap.took)
 
 
 def summary_of(checks: Sequence[Check]) -> str:

@@ -20,7 +20,7 @@ from hub.demo.cast import CAST, COMPONENT, NEW
 from hub.demo.fleet import SILENCE_S, find_example
 from hub.demo.ground import CannotStart, Ground
 from hub.demo.play import Play
-from hub.demo.record import Check, Record, summary_of, to_json
+from hub.demo.record import Record, Row, Seen, summary_of, to_json
 from hub.page import Cell, Chapter, Section, render_page
 from hub.release_build import BadRelease
 
@@ -28,8 +28,13 @@ INTRODUCTION = (
     f"A hub, its broker and {len(CAST)} agents run as real processes on this machine, each agent "
     f"with its own folder and application. {COMPONENT} {NEW} is deployed while things go wrong on "
     "purpose. Agents and hub are the shipped programs, unchanged; only settings are shorter than "
-    f"in the field: a connected device counts as silent after {SILENCE_S:g} s instead of a minute."
+    f"in the field: a device counts as silent once it was certainly connected for {SILENCE_S:g} s "
+    "without taking the command, instead of a minute."
 )
+
+
+class Stopped(Exception):
+    """Somebody asked the demo to end; nothing of it runs any more once this arrives."""
 
 
 def show(*, json_file: Path | None, page: Path, keep: bool) -> int:
@@ -40,7 +45,7 @@ def show(*, json_file: Path | None, page: Path, keep: bool) -> int:
         record, folder = _run(out, example, keep=keep)
     except (CannotStart, BadRelease, HubFailure) as problem:
         raise CommandFailed(f"the demo cannot go on: {problem}", Exit.DEMO_CANNOT_START) from None
-    except KeyboardInterrupt:
+    except (Stopped, KeyboardInterrupt):
         raise CommandFailed(
             "stopped; every process of the demo has ended", Exit.INTERRUPTED
         ) from None
@@ -93,7 +98,11 @@ def _run(out: Console, example: Path, *, keep: bool) -> tuple[Record, Path]:
 
 
 async def _until_stopped(play: Play) -> Record:
-    """Run the play; SIGTERM and SIGHUP end it as Ctrl-C does."""
+    """Run the play; SIGTERM and SIGHUP end it as Ctrl-C does.
+
+    Raises:
+        Stopped: One of them came.
+    """
     task = asyncio.ensure_future(play.run())
     loop = asyncio.get_running_loop()
     stopped = False
@@ -109,26 +118,36 @@ async def _until_stopped(play: Play) -> Record:
         return await task
     except asyncio.CancelledError:
         if stopped:
-            raise KeyboardInterrupt from None
+            raise Stopped from None
         raise
 
 
 def _print(out: Console, record: Record) -> None:
-    for look in record.looks:
-        title = "While links were broken" if look.name == "first" else "After they were repaired"
-        out.print(Text(f"{title}:", style="bold"))
-        out.print(Text(look.report.sentence), style="bold cyan" if look.name == "first" else "bold")
-        out.print()
-        out.print(devices_table(look.report))
-        out.print()
-    out.print(_checks_table(record.checks))
+    first, final = record.looks
+    out.print(Text("While links were broken:", style="bold"))
+    out.print(Text(first.report.sentence, style="bold cyan"))
+    out.print()
+    out.print(devices_table(first.report))
+    out.print()
+    out.print(Text("After they were repaired:", style="bold"))
+    out.print(Text(final.report.sentence, style="bold cyan"))
+    out.print()
+    out.print(_rows_table(record.rows))
+    for check in record.differs:
+        out.print(
+            Text(
+                f"DIFFERS: {check.look} look, {check.device or 'the fleet'}, {check.about}: done "
+                f"{check.expected}, reported {check.reported}",
+                style="bold red",
+            )
+        )
     out.print()
     style = "bold red" if record.differs else "bold green"
     out.print(Text(f"Reported against done: {summary_of(record.checks)}.", style=style))
     out.print(f"It took {record.took_s:.0f} s; every process of the demo has ended.")
 
 
-def _checks_table(checks: list[Check]) -> Table:
+def _rows_table(rows: list[Row]) -> Table:
     table = Table(
         title=Text("Reported against done", style="bold"),
         title_justify="left",
@@ -136,62 +155,65 @@ def _checks_table(checks: list[Check]) -> Table:
         pad_edge=False,
         header_style="bold",
     )
-    for name in ("look", "device", "what", "done", "reported", ""):
+    table.add_column("device", no_wrap=True)
+    table.add_column("what was done to it", ratio=1)
+    for name in ("broken: reported", "runs", "repaired: reported", "runs", ""):
         table.add_column(name, no_wrap=True)
-    for check in checks:
-        mark = Text("agrees", style="green") if check.holds else Text("DIFFERS", style="bold red")
-        table.add_row(
-            check.look, check.device or "fleet", check.about, check.expected, check.reported, mark
-        )
+    for row in rows:
+        mark = Text("agrees", style="green") if row.holds else Text("DIFFERS", style="bold red")
+        cells = [cell for seen in row.seen for cell in (_reported(seen), seen.runs)]
+        table.add_row(row.part.device, row.part.done, *cells, mark)
     return table
 
 
+def _reported(seen: Seen) -> str:
+    if seen.reported == seen.expected:
+        return seen.reported
+    return f"{seen.reported}, not {seen.expected}"
+
+
 def _page(record: Record) -> str:
-    first, final = record.looks
+    titles = ("While links were broken", "After they were repaired")
     return render_page(
         [
-            Chapter(
-                "While links were broken",
-                first.report.report(),
-                figures_of(first.report, first.fleet),
-            ),
-            Chapter(
-                "After they were repaired",
-                final.report.report(),
-                figures_of(final.report, final.fleet),
-            ),
+            Chapter(title, look.report.report(), figures_of(look.report, look.fleet))
+            for title, look in zip(titles, record.looks, strict=True)
         ],
-        sections=[_cast_section(record), _checks_section(record)],
+        sections=[_rows_section(record), _acts_section(record)],
         remark=INTRODUCTION,
     )
 
 
-def _cast_section(record: Record) -> Section:
+def _rows_section(record: Record) -> Section:
+    rows = []
+    for row in record.rows:
+        cells = [
+            cell
+            for seen in row.seen
+            for cell in (Cell(_reported(seen), seen.reported), Cell(seen.runs))
+        ]
+        mark = Cell("agrees", "good") if row.holds else Cell("differs", "bad")
+        rows.append((Cell(row.part.device), Cell(row.part.done), *cells, mark))
+    told = "".join(
+        f" {check.look} look, {check.device or 'the fleet'}, {check.about}: done {check.expected}, "
+        f"reported {check.reported}."
+        for check in record.differs
+    )
     return Section(
-        "What was done",
-        "By the demo's own clock, seconds after it began.",
-        ("device", "what", "when"),
-        tuple((Cell(act.device), Cell(act.what), Cell(f"{act.at_s:.1f} s")) for act in record.acts),
+        "Reported against done",
+        f"{summary_of(record.checks).capitalize()}.{told} What a device really runs was asked of "
+        "its application, not of the hub.",
+        ("device", "what was done", "while broken", "runs", "after repair", "runs", ""),
+        tuple(rows),
     )
 
 
-def _checks_section(record: Record) -> Section:
+def _acts_section(record: Record) -> Section:
     return Section(
-        "Reported against done",
-        f"{summary_of(record.checks).capitalize()}. What a device really runs was asked of its "
-        "application.",
-        ("look", "device", "what", "done", "reported", ""),
-        tuple(
-            (
-                Cell(check.look),
-                Cell(check.device or "fleet"),
-                Cell(check.about),
-                Cell(check.expected),
-                Cell(check.reported),
-                Cell("agrees", "good") if check.holds else Cell("differs", "bad"),
-            )
-            for check in record.checks
-        ),
+        "When it was done",
+        "Seconds after the demo began, by its own clock.",
+        ("device", "what", "when"),
+        tuple((Cell(act.device), Cell(act.what), Cell(f"{act.at_s:.1f} s")) for act in record.acts),
     )
 
 

@@ -95,16 +95,6 @@ def save_contacts(connection: Connection, contacts: Mapping[int, bytes]) -> None
     connection.executemany("INSERT OR REPLACE INTO contact VALUES (?, ?)", contacts.items())
 
 
-def stamps_of(connection: Connection, device: int, boot: bytes, limit: int) -> list[int]:
-    """Return the CLOCK_BOOTTIME of the device's last acknowledged stages in a boot, oldest first."""
-    rows = connection.execute(
-        "SELECT boottime_ms FROM p_stage WHERE device = ?1 AND boot = ?2 AND deployment IN "
-        "(SELECT deployment FROM targeted WHERE device = ?1) ORDER BY boottime_ms DESC LIMIT ?3",
-        (device, boot, limit),
-    )
-    return [boottime_ms for (boottime_ms,) in rows][::-1]
-
-
 def save_offences(
     connection: Connection, offences: Iterable[tuple[str, str, int, int, str]]
 ) -> None:

@@ -10,9 +10,10 @@ import msgspec
 from hub.store.database import Connection
 from sync.documents import DocumentName, Kind
 from sync.replica import Absorbed, Holding
-from sync.vector import decode_vector, encode_vector
+from sync.vector import Vector
 
-_ABSORBED = msgspec.msgpack.Decoder(list[tuple[int, bytes]])
+_ABSORBED = msgspec.msgpack.Decoder(list[tuple[int, dict[int, int]]])
+_VECTOR = msgspec.msgpack.Decoder(dict[int, int])
 _ENCODER = msgspec.msgpack.Encoder()
 
 
@@ -37,7 +38,7 @@ def save(connection: Connection, document: DocumentName, holding: Holding, now_m
             str(document),
             holding.epoch,
             holding.state,
-            encode_vector(holding.vector),
+            encode_column(holding.vector),
             encode_absorbed(holding.absorbed),
             now_ms,
         ),
@@ -67,20 +68,33 @@ def names(connection: Connection, kind: Kind) -> list[DocumentName]:
 
 def holding_of(epoch: int, state: bytes, vector: bytes, absorbed: bytes) -> Holding:
     """Return the holding in the columns of a row."""
-    if not absorbed:
-        return Holding(epoch, state, decode_vector(vector))
-    return Holding(epoch, state, decode_vector(vector), decode_absorbed(absorbed))
+    return Holding(epoch, state, decode_column(vector), decode_absorbed(absorbed))
+
+
+def encode_column(vector: Vector) -> bytes:
+    """Return the column's form of a vector, one form for each.
+
+    Not that of the wire, because compiled code reads this one: 0.3 instead of 2 microseconds.
+    """
+    if len(vector) > 1:
+        vector = dict(sorted(vector.items()))
+    return _ENCODER.encode(vector)
+
+
+def decode_column(column: bytes) -> dict[int, int]:
+    """Return the vector in a column."""
+    return _VECTOR.decode(column)
 
 
 def encode_absorbed(absorbed: Absorbed) -> bytes:
     """Return the column's form of the epochs that a holding has absorbed."""
     if not absorbed:
         return b""
-    return _ENCODER.encode([(epoch, encode_vector(seen)) for epoch, seen in absorbed])
+    return _ENCODER.encode([(epoch, dict(sorted(seen.items()))) for epoch, seen in absorbed])
 
 
 def decode_absorbed(encoded: bytes) -> Absorbed:
     """Return the epochs in a column."""
     if not encoded:
         return ()
-    return tuple((epoch, decode_vector(seen)) for epoch, seen in _ABSORBED.decode(encoded))
+    return tuple(_ABSORBED.decode(encoded))

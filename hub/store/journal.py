@@ -5,7 +5,7 @@ and keeps the time at which it was first seen. A document never takes anything o
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from hub.store.database import Connection
 
@@ -14,19 +14,53 @@ STRAYS_MAX: Final = 1000
 restored from a backup, or the device makes them up)."""
 
 
-def save(connection: Connection, entries: Iterable[tuple[int, str, bytes, int]]) -> None:
-    """Add (device, key, record, seen at) to the journal."""
+class Seen(NamedTuple):
+    """One acknowledgement."""
+
+    deployment: str
+    device: int
+    stage: str
+    """The letter."""
+    record: bytes
+    seen_at_ms: int
+    """Hub UTC when it was first held."""
+
+
+def save(connection: Connection, entries: Iterable[Seen]) -> None:
+    """Add acknowledgements to the journal."""
     connection.executemany(
-        "INSERT INTO seen VALUES (?, ?, ?, ?) ON CONFLICT (device, key) "
+        "INSERT INTO seen VALUES (?, ?, ?, ?, ?) ON CONFLICT (deployment, device, stage) "
         "DO UPDATE SET record = excluded.record WHERE record <> excluded.record",
         entries,
     )
 
 
-def has(connection: Connection, device: int, key: str) -> bool:
+def has(connection: Connection, deployment: str, device: int, stage: str) -> bool:
     """Tell whether the journal has an entry."""
-    rows = connection.execute("SELECT 1 FROM seen WHERE device = ? AND key = ?", (device, key))
+    rows = connection.execute(
+        "SELECT 1 FROM seen WHERE deployment = ? AND device = ? AND stage = ?",
+        (deployment, device, stage),
+    )
     return any(True for _ in rows)
+
+
+def load(connection: Connection, deployment: str, device: int | None = None) -> list[Seen]:
+    """Return the acknowledgements of a deployment, of one device or of all."""
+    rows = connection.execute(
+        "SELECT * FROM seen WHERE deployment = ?1 AND (?2 IS NULL OR device = ?2)",
+        (deployment, device),
+    )
+    return [Seen._make(row) for row in rows]
+
+
+def records_of(connection: Connection, device: int) -> list[bytes]:
+    """Return the records of the deployments that target a device."""
+    rows = connection.execute(
+        "SELECT record FROM seen WHERE device = ?1 AND deployment IN "
+        "(SELECT deployment FROM targeted WHERE device = ?1)",
+        (device,),
+    )
+    return [record for (record,) in rows]
 
 
 def deployments(connection: Connection) -> set[str]:

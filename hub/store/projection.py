@@ -1,10 +1,10 @@
-"""The tables that queries read: what documents and the journal say, one row a key.
+"""The tables that queries read: what devices' documents say, one row a key.
 
 Owns the projection's SQL, its version, and its rebuild. Never decides what a key means
 (`hub.projection`).
 
-Rule: the rows are a pure function of the documents and the journal, so dropping and rebuilding
-them gives the same rows.
+Rule: the rows are a pure function of the documents, so dropping and rebuilding them gives the same
+rows.
 """
 
 from collections.abc import Iterable
@@ -21,18 +21,13 @@ from sync.replica import values_of
 PROJECTION_VERSION: Final = 1
 """Goes up with every change to `schema/projection.sql` or to what a key means."""
 
-TABLES: Final = ("p_fact", "p_version", "p_setting", "p_conflict", "p_stage")
+TABLES: Final = ("p_fact", "p_version", "p_setting", "p_conflict")
 
 _PUT: Final = {
     "p_fact": "INSERT OR REPLACE INTO p_fact VALUES (?, ?, ?)",
     "p_version": "INSERT OR REPLACE INTO p_version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "p_setting": "INSERT OR REPLACE INTO p_setting VALUES (?, ?, ?, ?, ?, ?)",
     "p_conflict": "INSERT OR REPLACE INTO p_conflict VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    # The journal keeps the first time, so the projection does.
-    "p_stage": "INSERT INTO p_stage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (deployment, device, stage) DO UPDATE SET boot = excluded.boot, "
-    "boottime_ms = excluded.boottime_ms, wall_ms = excluded.wall_ms, sync = excluded.sync, "
-    "reason = excluded.reason, detail = excluded.detail",
 }
 
 _DROP: Final = {
@@ -56,7 +51,7 @@ class Changes:
         """Take one row that was put, or dropped if it has no columns."""
         if row.columns is not None:
             self.put.setdefault(row.table, []).append(row.columns)
-        elif row.table in _DROP:
+        elif row.table:
             self.drop.setdefault(row.table, []).append(row.identity)
 
     def save(self, connection: Connection) -> None:
@@ -80,16 +75,14 @@ def ensure(connection: Connection) -> bool:
 
 
 def rebuild(connection: Connection) -> None:
-    """Drop the projection and make it anew from the documents and the journal."""
+    """Drop the projection and make it anew from the documents."""
     for table in TABLES:
         connection.execute(f"DROP TABLE IF EXISTS {table}")
     connection.execute(schema_text("projection.sql"))
     changes = Changes()
-    count = 0
-    for row in _all_rows(connection):
+    for number, row in enumerate(_all_rows(connection), start=1):
         changes.add(row)
-        count += 1
-        if count % _BATCH_ROWS == 0:
+        if number % _BATCH_ROWS == 0:
             changes.save(connection)
     changes.save(connection)
     save_number(connection, "projection_version", PROJECTION_VERSION)
@@ -107,12 +100,8 @@ def _all_rows(connection: Connection) -> Iterable[Row]:
         except Refused:
             continue  # it was readable when it was stored, so the disk has changed it
         for key, value in values.items():
-            # Acknowledgements come from the journal, which has those that were pruned as well.
             if not key.startswith(ACK):
-                yield row_of(n, key, value, 0)
-    journal = connection.execute("SELECT device, key, record, seen_at_ms FROM seen")
-    for n, key, record, seen_at_ms in journal:
-        yield row_of(n, key, record, seen_at_ms)
+                yield row_of(n, key, value)
 
 
 def dump(connection: Connection) -> dict[str, list[tuple[object, ...]]]:

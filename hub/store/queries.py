@@ -212,30 +212,6 @@ def receipts_of(connection: Connection, n: int) -> list[tuple[str, int, bytes, i
     return [tuple(row) for row in rows]
 
 
-class Staged(NamedTuple):
-    """A stage as a device acknowledged it."""
-
-    n: int
-    stage: str
-    boot: bytes
-    boottime_ms: int
-    wall_ms: int
-    sync: int
-    reason: str
-    detail: str
-    seen_at_ms: int
-
-
-def stages_of(connection: Connection, deployment: str, n: int | None = None) -> list[Staged]:
-    """Return the acknowledged stages of a deployment, of one device or of all."""
-    rows = connection.execute(
-        "SELECT device, stage, boot, boottime_ms, wall_ms, sync, reason, detail, seen_at_ms "
-        "FROM p_stage WHERE deployment = ?1 AND (?2 IS NULL OR device = ?2)",
-        (deployment, n),
-    )
-    return [Staged._make(row) for row in rows]
-
-
 def presence_log(
     connection: Connection, deployment: str, n: int | None = None
 ) -> list[tuple[int, int, bool]]:

@@ -17,18 +17,19 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from contextlib import nullcontext
+from pathlib import Path
 from random import Random
 
 from sync.documents import ACK, CONFLICT, LOCAL, DocumentName, Side
 from sync.gate import admit
-from sync.messages import BadFrame, decode_frame
+from sync.messages import BadFrame
 from sync.replica import ABSORBED_MAX, DOCUMENT_BYTES_MAX, Holding, Replica, values_of
 from sync.vector import VECTOR_CLIENTS_MAX
+from tests.fakes.machine import Line, Machine
 from tests.fakes.stranger import Stranger
-from tests.fakes.world import HUBS, Line, Machine, World, desired_document, device_document
-from tests.properties.test_rules_are_needed import no_gate
+from tests.fakes.world import HUBS, World, desired_document, device_document
+from tests.properties.mutants import no_gate
 
 BATCH_CASES = 200
 """Frames against one victim before it is repaired and replaced."""
@@ -40,6 +41,8 @@ GROWTH_BYTES_MAX = 64 * 2**20
 """How much larger than after its first batches the process may ever become."""
 
 WARM_UP_BATCHES = 5
+
+OWN_WRITE_EVERY = 50
 
 SECONDS_APART = 100.0
 """Time between two frames. Faster, and the limit on upheavals hides most of what is to be tried."""
@@ -119,7 +122,7 @@ class Batch:
         for number, payload in enumerate(payloads):
             self.world.now_s += SECONDS_APART
             self._case(payload, counts)
-            if number % 50 == 49:  # noqa: PLR2004 - now and then
+            if number % OWN_WRITE_EVERY == OWN_WRITE_EVERY - 1:
                 self._own_write()
         self.world.offences.clear()
         self.world.quiesce()
@@ -214,8 +217,7 @@ def main() -> None:
             batch_of(options, number).play(payloads, counts)
         else:
             play_all(options, counts)
-    json.dump(counts, sys.stdout)
-    print()
+    sys.stdout.write(json.dumps(counts) + "\n")
 
 
 def batch_of(options: argparse.Namespace, number: int) -> Batch:

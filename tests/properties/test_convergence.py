@@ -5,27 +5,30 @@ What must hold at every moment is asserted by the world itself; what must hold i
 asserted after everything was repaired and has come to rest.
 """
 
-import os
-
 import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from sync.documents import DocumentName
 from sync.hlc import tick
 from sync.messages import Diff
-from sync.replica import Replica
+from sync.replica import Holding, Replica
 from sync.vector import tag_of
 from tests.fakes.world import HUBS, World, desired_document, device_document
 
-pytestmark = pytest.mark.timeout(900)  # only a failure, which is then made small, takes long
+pytestmark = pytest.mark.timeout(7200)  # a failure is made small, and a soak takes hours
 
-EXAMPLES = int(os.environ.get("FIELDFARE_CONVERGENCE_EXAMPLES", "150"))
+GAMES_MIN = 300
+STEPS_MIN = 60
+
+PROFILE = settings()
+"""What the run asks for: a soak wants more of both."""
 
 SETTINGS = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=60,
+    max_examples=max(GAMES_MIN, PROFILE.max_examples),
+    stateful_step_count=max(STEPS_MIN, PROFILE.stateful_step_count),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -35,6 +38,14 @@ which = st.integers(0, 2**16)
 
 cuts = st.one_of(st.none(), st.integers(0, 7))
 """At which stop between two durable steps the power fails; None for never."""
+
+
+def forged_diff(document: DocumentName, held: Holding, *, client_id: int) -> Diff:
+    """Return a well-formed diff of `held`, written by somebody who may not."""
+    forger = Replica(client_id=client_id, state=held.state)
+    forger.write({"a/d0/K": b"forged"})
+    result = tag_of(forger.vector())
+    return Diff(str(document), held.epoch, forger.diff(held.vector), result)
 
 
 class Convergence(RuleBasedStateMachine):
@@ -185,10 +196,8 @@ class Convergence(RuleBasedStateMachine):
         document = device_document(self._device(device))
         held = self.world.machines[hub].shelf(document)
         if held is not None:
-            forger = Replica(client_id=2**41 + self.world.event, state=held.state)
-            forger.write({"a/d0/K": b"forged"})
-            update, result = forger.diff(held.vector), tag_of(forger.vector())
-            self.world.forge(hub, document, Diff(str(document), held.epoch, update, result))
+            diff = forged_diff(document, held, client_id=2**41 + self.world.event)
+            self.world.forge(hub, document, diff)
 
     # ------------------------------------------------------------------------ the end
     def teardown(self) -> None:

@@ -11,8 +11,8 @@ Which check catches which mutant:
                                an acknowledgement, and the promised one is gone
 2a device publishes first      a hub holds what no disk of the device ever held; nothing is lost,
                                because rule 5 takes it back in, but the device forgot what it said
-2b hub answers first           the hub dies before it stores, the device's card fails, and nobody has
-                               what was promised
+2b hub answers first           the hub dies before it stores, the device's card fails, and nobody
+                               has what was promised
 3  the last event only         one lost frame leaves a gap that no later one fills
 4a no gate                     a stranger's write is merged
 4b no gate, honest peers       a late diff is merged over a gap: a state no writer ever had
@@ -21,8 +21,8 @@ Which check catches which mutant:
 6  no rolls, no resets         documents and vectors grow without end
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import msgspec
@@ -30,128 +30,24 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-import sync.author
-import sync.follower
-import sync.replica
-import sync.session
-import tests.properties.test_convergence
-from sync.client_ids import client_id
-from sync.documents import DocumentName, Side
-from sync.gate import Admission
-from sync.messages import Diff
-from sync.replica import Applied, Holding, Replica
-from sync.vector import Vector, tag_of
-from tests.fakes.world import HUBS, Machine, Steps, World, device_document
-from tests.properties.test_convergence import Convergence
+from tests.fakes.world import HUBS, World, device_document
+from tests.properties.mutants import (
+    HastyDeviceWorld,
+    HastyHubWorld,
+    OneIdWorld,
+    ProudWorld,
+    forks_merged,
+    last_event_only,
+    no_gate,
+    no_upkeep,
+)
+from tests.properties.test_convergence import Convergence, forged_diff
 
 DEVICE = "d1"
 DOCUMENT = device_document(DEVICE)
 HUB_A, HUB_B = HUBS
 
 
-# ------------------------------------------------------------------------------------ mutants
-class OneIdWorld(World):
-    """Rule 1 off: every start of a machine writes under the same client id."""
-
-    def client_id(self, machine: Machine, counter: int) -> int:
-        return client_id(machine.side, 1, 1)
-
-
-class HastyDevice(Machine):
-    """Rule 2 off on devices: publishes, then stores."""
-
-    @property
-    def persists_first(self) -> bool:  # type: ignore[override]
-        return self.side is Side.HUB
-
-
-class HastyHub(Machine):
-    """Rule 2 off on hubs: answers, then stores."""
-
-    @property
-    def persists_first(self) -> bool:  # type: ignore[override]
-        return self.side is Side.DEVICE
-
-
-class ProudMachine(Machine):
-    """Rule 5 off: what a follower holds and the writer lacks is none of the writer's business."""
-
-    def rebase(self, document: DocumentName, theirs: Holding) -> Steps:
-        yield "ignored"
-
-
-class HastyDeviceWorld(World):
-    machine = HastyDevice
-
-
-class HastyHubWorld(World):
-    machine = HastyHub
-
-
-class ProudWorld(World):
-    machine = ProudMachine
-
-
-@contextmanager
-def last_event_only() -> Iterator[None]:
-    """Rule 3 off: a diff holds what the last write changed, not what the follower lacks."""
-    events: dict[bytes, bytes] = {}
-    commit, diff_of = Machine.commit, sync.session.diff_of
-
-    def remember(self: Machine, document: DocumentName, holding: Holding) -> None:
-        before = self.shelf(document)
-        is_next = before is not None and before.epoch == holding.epoch
-        since = before.vector if before is not None and is_next else {}
-        events.setdefault(holding.state, diff_of(holding, since))
-        commit(self, document, holding)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Machine, "commit", remember)
-        patch.setattr(sync.session, "diff_of", lambda own, _: events[own.state])
-        yield
-
-
-@contextmanager
-def forks_merged() -> Iterator[None]:
-    """Rule 4 in part off: a diff is merged whatever it makes of what is held."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (sync.session, sync.follower, tests.properties.test_convergence):
-            patch.setattr(module, "tag_of", lambda _: b"")
-        yield
-
-
-@contextmanager
-def no_gate() -> Iterator[None]:
-    """Rule 4 off: everything is admitted, and believed to do what it says."""
-    with forks_merged(), pytest.MonkeyPatch.context() as patch:
-        for module in (sync.session, sync.follower):
-            patch.setattr(module, "admit", admit_blindly)
-        for module in (sync.replica, sync.follower):
-            patch.setattr(module, "merge", merge_blindly)
-        yield
-
-
-def admit_blindly(update: bytes, held: Vector, writer: Side) -> Admission:
-    vector = {**held, 0: 1} if held else Replica(client_id=1, state=update).vector()
-    return Admission(vector, (), overwrites=True)
-
-
-def merge_blindly(holding: Holding, update: bytes, admission: Admission) -> Applied:
-    scratch = Replica(client_id=1, state=holding.state)
-    scratch.apply(update)
-    merged = Holding(holding.epoch, scratch.state(), scratch.vector(), holding.absorbed)
-    return Applied(merged, dict(scratch.values()))
-
-
-@contextmanager
-def no_upkeep() -> Iterator[None]:
-    """Rule 6 off."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sync.author.Author, "upkeep", lambda _: False)
-        yield
-
-
-# ------------------------------------------------------------------------------------ stories
 def begin(world_class: type[World], *, checks_always: bool = True) -> World:
     """Return a world with one device that has said hello to both hubs."""
     world = world_class(1)
@@ -250,10 +146,7 @@ def a_stranger_writes(world_class: type[World]) -> None:
     world = begin(world_class)
     held = world.machines[HUB_A].shelf(DOCUMENT)
     assert held is not None
-    forger = Replica(client_id=2**41, state=held.state)
-    forger.write({"a/d0/K": b"forged"})
-    result = sync.session.tag_of(forger.vector())
-    world.forge(HUB_A, DOCUMENT, Diff("dev", held.epoch, forger.diff(held.vector), result))
+    world.forge(HUB_A, DOCUMENT, forged_diff(DOCUMENT, held, client_id=2**41))
     end(world)
 
 
@@ -394,7 +287,10 @@ MUTANTS = (
 )
 
 
-@pytest.mark.parametrize("story", {mutant.story for mutant in MUTANTS}, ids=lambda s: s.__name__)
+STORIES = tuple(dict.fromkeys(mutant.story for mutant in MUTANTS))
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_with_every_rule_in_place_the_story_ends_well(story: Story) -> None:
     story(World)
 
@@ -412,7 +308,7 @@ def play(world_class: type[World], games: int) -> None:
         pass
 
     Game.world_class = world_class
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Game,
         settings=settings(
             max_examples=games,

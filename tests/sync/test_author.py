@@ -61,7 +61,7 @@ def test_many_writes_leave_a_small_document_in_the_same_epoch() -> None:
         author.write({f"s/{number % 7}": b"%d" % number})
         author.upkeep()
         sizes_bytes.append(len(author.holding().state))
-    assert max(sizes_bytes) < 7 * 40 + 6 * WRITES_PER_GENERATION
+    assert max(sizes_bytes) < 7 * 40 + 8 * WRITES_PER_GENERATION
     assert author.holding().epoch == 1
     assert len(author.values()) == 7
 
@@ -75,7 +75,7 @@ def test_many_starts_with_few_writes_each_leave_a_small_document_as_well() -> No
             author.write({f"s/{number % 7}": b"%d" % number})
             author.upkeep()
         sizes_bytes.append(len(author.holding().state))
-    assert max(sizes_bytes) < 7 * 40 + 7 * WRITES_PER_GENERATION + 60 * 20
+    assert max(sizes_bytes) < 7 * 40 + 8 * WRITES_PER_GENERATION + 60 * 20
 
 
 def test_after_many_starts_a_new_epoch_gives_their_ids_back() -> None:

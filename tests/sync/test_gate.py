@@ -75,7 +75,8 @@ def test_fresh_keys_alone_are_no_overwrite_and_anything_else_is() -> None:
     held = {CLIENT: 2}
     assert not admit(update(entry(b"s/y"), clock=2), held, Side.DEVICE).overwrites
     assert admit(update(overwrite(1), clock=2), held, Side.DEVICE).overwrites
-    assert admit(update(entry(), clock=2, deletes=uints(1, CLIENT, 1, 1, 1)), held, Side.DEVICE).overwrites  # fmt: skip
+    deleting = update(entry(), clock=2, deletes=uints(1, CLIENT, 1, 1, 1))
+    assert admit(deleting, held, Side.DEVICE).overwrites
 
 
 def test_an_update_that_starts_later_than_what_is_held_is_a_gap() -> None:
@@ -99,8 +100,13 @@ def test_what_is_held_already_may_come_again() -> None:
 
 @pytest.mark.parametrize(
     ("writer", "client"),
-    [(Side.DEVICE, HUB_CLIENT_ID_MIN), (Side.DEVICE, 0), (Side.HUB, 1), (Side.HUB, HUB_CLIENT_ID_MIN - 1)],
-)  # fmt: skip
+    [
+        (Side.DEVICE, HUB_CLIENT_ID_MIN),
+        (Side.DEVICE, 0),
+        (Side.HUB, 1),
+        (Side.HUB, HUB_CLIENT_ID_MIN - 1),
+    ],
+)
 def test_nobody_writes_under_an_id_of_the_other_side(writer: Side, client: int) -> None:
     assert refusal(update(GENERATION, client=client), {}, writer) is Refusal.FOREIGN_WRITER
 

@@ -10,9 +10,10 @@ from sync.records import Desired, Local
 clocks = st.integers(0, 5)
 values = st.none() | st.sampled_from(["1", "2"])
 locals_ = st.none() | st.builds(Local, clocks, values, clocks, st.sampled_from(["", "app"]))
+policies = st.sampled_from([*Policy, "unknown"])
 desires = st.none() | st.builds(
-    Desired, clocks, values, clocks, st.sampled_from([*Policy, "unknown"]), st.sampled_from(["", "ada"])
-)  # fmt: skip
+    Desired, clocks, values, clocks, policies, st.sampled_from(["", "ada"])
+)
 
 
 def test_nobody_has_set_anything() -> None:
@@ -43,7 +44,9 @@ def test_the_policy_comes_first_and_then_the_clock(policy: Policy, winner: Winne
 
 
 def test_with_equal_clocks_the_writer_decides() -> None:
-    assert effective(Local(5, "1", writer="a"), Desired(5, "2", writer="b")).winner is Winner.DESIRED
+    assert (
+        effective(Local(5, "1", writer="a"), Desired(5, "2", writer="b")).winner is Winner.DESIRED
+    )
     assert effective(Local(5, "1", writer="b"), Desired(5, "2", writer="a")).winner is Winner.LOCAL
 
 
@@ -78,5 +81,5 @@ def test_the_effective_value_is_always_one_that_somebody_set(
 def test_the_wish_that_counts_does_not_depend_on_the_order_of_the_documents(
     wishes: list[Desired | None],
 ) -> None:
-    found = {(wish.clock, wish.writer) if (wish := latest(each)) else None for each in permutations(wishes)}  # fmt: skip
-    assert len(found) == 1
+    found = [latest(each) for each in permutations(wishes)]
+    assert len({(wish.clock, wish.writer) if wish is not None else None for wish in found}) == 1

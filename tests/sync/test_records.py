@@ -85,12 +85,15 @@ def test_a_field_of_the_wrong_type_or_range_is_refused(key: str, fields: object)
 @given(st.sampled_from(list(EXAMPLES)), st.binary(max_size=200))
 def test_no_bytes_do_more_than_be_refused(key: str, value: bytes) -> None:
     try:
-        assert isinstance(decode(key, value), KINDS[key[:2]])
-    except BadRecord as error:
-        assert len(str(error)) < 400
+        record = decode(key, value)
+    except BadRecord:
+        return
+    assert isinstance(record, KINDS[key[:2]])
 
 
-@pytest.mark.parametrize("value", [b"\x91" * 4000, b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "value", [b"\x91" * 4000, b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"]
+)
 def test_deep_or_falsely_long_bytes_are_refused(value: bytes) -> None:
     with pytest.raises(BadRecord):
         decode("s/class", value)

@@ -28,9 +28,12 @@ def test_a_device_is_meant_if_every_term_holds(text: str, *, meant: bool) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["site", "=s7", "site==s7", "site=s7,", ",", "Site=s7", "site=s 7", "site=s7;class=pump", "site=\u00e9",
-     "a" * 64 + "=1", "site=" + "x" * 64, "site=s7\n,", "x" * (SELECTOR_CHARACTERS_MAX + 1)],
-)  # fmt: skip
+    [
+        *("site", "=s7", "site==s7", "site=s7,", ",", "Site=s7", "site=s 7", "site=s7;class=pump"),
+        *("site=\u00e9", "a" * 64 + "=1", "site=" + "x" * 64, "site=s7\n,"),
+        "x" * (SELECTOR_CHARACTERS_MAX + 1),
+    ],
+)
 def test_anything_else_is_no_selector(text: str) -> None:
     with pytest.raises(BadSelector):
         matches(text, LABELS)

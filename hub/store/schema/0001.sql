@@ -20,18 +20,19 @@ CREATE TABLE document (
     name TEXT NOT NULL UNIQUE,
     epoch INTEGER NOT NULL,
     state BLOB NOT NULL,
-    vector BLOB NOT NULL,
+    vector BLOB NOT NULL,            -- MessagePack {client id: clock}, by client id
     absorbed BLOB NOT NULL,          -- empty, or MessagePack [[epoch, vector], ...]
     stored_ms INTEGER NOT NULL
 ) STRICT;
 
--- Every acknowledgement ever seen: it outlives the document that carried it.
+-- Every acknowledgement ever seen (sync.records.Ack): it outlives the document that carried it.
 CREATE TABLE seen (
+    deployment TEXT NOT NULL,
     device INTEGER NOT NULL,
-    key TEXT NOT NULL,
+    stage TEXT NOT NULL,             -- the letter
     record BLOB NOT NULL,
     seen_at_ms INTEGER NOT NULL,     -- the first time
-    PRIMARY KEY (device, key)
+    PRIMARY KEY (deployment, device, stage)
 ) STRICT, WITHOUT ROWID;
 
 -- Contacts of a device (sync.contacts): where its clock stood when frames crossed.

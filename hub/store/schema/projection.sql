@@ -1,4 +1,4 @@
--- What documents and the journal of acknowledgements say, one row a key, for queries.
+-- What devices' documents say, one row a key, for queries. Acknowledgements are in the journal.
 -- Never migrated: PROJECTION_VERSION in hub/store/projection.py goes up, and the hub builds it anew.
 
 CREATE TABLE p_fact (
@@ -42,18 +42,4 @@ CREATE TABLE p_conflict (
     local_clock INTEGER NOT NULL,
     desired_clock INTEGER NOT NULL,
     PRIMARY KEY (device, key)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE p_stage (
-    deployment TEXT NOT NULL,
-    device INTEGER NOT NULL,
-    stage TEXT NOT NULL,             -- the letter
-    boot BLOB NOT NULL,
-    boottime_ms INTEGER NOT NULL,
-    wall_ms INTEGER NOT NULL,
-    sync INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    detail TEXT NOT NULL,
-    seen_at_ms INTEGER NOT NULL,
-    PRIMARY KEY (deployment, device, stage)
 ) STRICT, WITHOUT ROWID;
