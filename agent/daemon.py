@@ -146,6 +146,7 @@ class Daemon:
                 logger.info("connected version=%s", event.version)
                 self._send(await self._documents.opened())
                 self._rearm.set()
+                self._work.wake()
             case Disconnected():
                 logger.info("disconnected reason=%s", event.reason)
                 self._documents.closed()

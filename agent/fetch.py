@@ -5,16 +5,15 @@ whatever has a final name is whole. Never more bytes than the manifest announced
 """
 
 import asyncio
+import contextlib
 import errno
 import hashlib
-import http.client
 import os
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -56,19 +55,35 @@ class Fetcher:
         self._hub_url = hub_url
         self._folder = folder
         self._limits = limits
+        self._nudge = asyncio.Event()
         self._random = random if random is not None else Random()  # noqa: S311 - jitter only
 
     def path(self, sha256: str) -> Path:
         """Return where the verified file lies once it is here."""
         return self._folder / sha256
 
-    async def fetch(self, sha256: str, length_bytes: int, *, exact: bool = True) -> Path:
+    def nudge(self) -> None:
+        """The hub may be within reach again, or its wishes have changed: do not wait any longer."""
+        self._nudge.set()
+
+    async def fetch(
+        self,
+        sha256: str,
+        length_bytes: int,
+        *,
+        exact: bool = True,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> Path:
         """Return the verified file, downloading what is missing of it.
 
         Args:
             sha256: Its digest in hexadecimal.
             length_bytes: Its length, or with `exact` off the most it may have.
             exact: Whether `length_bytes` is exact.
+            go_on: Called before each attempt; what it raises ends the fetching.
+
+        A hub that cannot be reached costs nothing but time: a device may be without a network for
+        weeks. Only answers that are wrong use up the budget of attempts.
 
         Raises:
             FetchFailed: The budget of attempts is used up, or trying again cannot help.
@@ -76,19 +91,24 @@ class Fetcher:
         path = self.path(sha256)
         if path.exists():
             return path
-        attempt = 0
+        attempt = wrong_count = 0
         while True:
+            go_on()
             stop = _Stop()
+            self._nudge.clear()
             try:
                 await _in_thread(partial(self._attempt, sha256, length_bytes, exact, stop), stop)
             except FetchFailed as failed:
                 attempt += 1
-                if failed.final or attempt >= self._limits.attempts_max:
+                wrong_count += failed.reason is not Reason.UNREACHABLE
+                if failed.final or wrong_count >= self._limits.attempts_max:
                     raise
             else:
                 return path
             ceiling_s = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
-            await asyncio.sleep(self._random.uniform(0, ceiling_s))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._random.uniform(0, ceiling_s)):
+                    await self._nudge.wait()
 
     def clean_up(self, keep: set[str]) -> None:
         """Remove everything but the files with these digests, and their beginnings."""
@@ -113,11 +133,8 @@ class Fetcher:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise FetchFailed(Reason.NO_SPACE, "no room on the disk", final=True) from None
             raise FetchFailed(
-                Reason.DOWNLOAD_FAILED, f"{type(error).__name__}: {error}"[:200], final=False
+                Reason.UNREACHABLE, f"{type(error).__name__}: {error}"[:200], final=False
             ) from None
-        except http.client.HTTPException as error:
-            detail = f"the download broke off: {type(error).__name__}"
-            raise FetchFailed(Reason.DOWNLOAD_FAILED, detail, final=False) from None
 
     def _check_room(self, missing_bytes: int) -> None:
         free_bytes = shutil.disk_usage(self._folder).free
@@ -132,6 +149,11 @@ class Fetcher:
     def _download(
         self, sha256: str, part: Path, have_bytes: int, length_bytes: int, stop: "_Stop"
     ) -> None:
+        # Imported here: HTTP takes 2 MB of memory, and most agents install nothing for weeks.
+        import http.client  # noqa: PLC0415
+        import urllib.error  # noqa: PLC0415
+        import urllib.request  # noqa: PLC0415
+
         headers = {"Accept-Encoding": "identity"}
         if have_bytes:
             headers |= {"Range": f"bytes={have_bytes}-", "If-Range": f'"{sha256}"'}
@@ -144,8 +166,11 @@ class Fetcher:
             with error:
                 self._refused(error.code, part)
             return
+        except http.client.HTTPException as error:
+            detail = f"the hub does not speak HTTP: {type(error).__name__}"
+            raise FetchFailed(Reason.DOWNLOAD_FAILED, detail, final=False) from None
         with answer:
-            resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT and have_bytes > 0
+            resumed = answer.status == HTTPStatus.PARTIAL_CONTENT and have_bytes > 0
             with part.open("ab" if resumed else "wb") as file:
                 total_bytes = have_bytes if resumed else 0
                 while chunk := answer.read1(CHUNK_BYTES):
@@ -161,9 +186,9 @@ class Fetcher:
                 os.fsync(file.fileno())
 
     def _refused(self, status: int, part: Path) -> None:
-        if status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)
-        not_there = status in (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE)
+        not_there = status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
         reason = Reason.NOT_FOUND if not_there else Reason.DOWNLOAD_FAILED
         raise FetchFailed(reason, f"the hub answered {status}", final=not_there)
 

@@ -81,6 +81,10 @@ class InstallEngine:
             if journal is not None:
                 self._journals[component] = journal
 
+    def nudge(self) -> None:
+        """The hub may be within reach again, or its wishes have changed."""
+        self._fetcher.nudge()
+
     def unfinished(self) -> list[Journal]:
         """Return installs that a crash or stop interrupted."""
         return [journal for journal in self._journals.values() if journal.at not in DONE]
@@ -133,7 +137,9 @@ class InstallEngine:
                 reason=Reason.ATTEMPTS_EXHAUSTED.value,
                 detail=f"given up after {journal.attempts} attempts",
             )
-        journal = await self._write(journal, state, attempts=journal.attempts + 1)
+        # Waiting for a download harms nothing, however often the device starts meanwhile.
+        tries = journal.attempts + (state is not State.FETCHING)
+        journal = await self._write(journal, state, attempts=tries)
         while journal.at not in DONE:
             self.activity = f"{journal.at.value} {journal.component} {journal.version}"
             logger.info(
@@ -160,7 +166,7 @@ class InstallEngine:
         try:
             if journal.at in UNTOUCHED:
                 _require_wanted(still_wanted(journal.component, journal.deployment))
-            journal, event = await act(journal)
+            journal, event = await act(journal, still_wanted)
         except Withdrawn as withdrawn:
             event = Event.WITHDRAWN
             journal = msgspec.structs.replace(journal, reason=withdrawn.stage.value)
@@ -179,8 +185,13 @@ class InstallEngine:
             )
         return await self._write(journal, after(journal.at, event))
 
-    async def _fetch(self, journal: Journal) -> tuple[Journal, Event]:
-        path = await self._fetcher.fetch(journal.digest.hex(), MANIFEST_BYTES_MAX, exact=False)
+    async def _fetch(self, journal: Journal, still_wanted: StillWanted) -> tuple[Journal, Event]:
+        def go_on() -> None:
+            _require_wanted(still_wanted(journal.component, journal.deployment))
+
+        path = await self._fetcher.fetch(
+            journal.digest.hex(), MANIFEST_BYTES_MAX, exact=False, go_on=go_on
+        )
         text = path.read_bytes()
         try:
             manifest = parse_manifest(text, digest=journal.digest)
@@ -188,7 +199,7 @@ class InstallEngine:
             raise InstallerError(Reason.MANIFEST_INVALID, str(error)[:200]) from None
         self._check(manifest, journal)
         for artifact in manifest.artifacts:
-            await self._fetcher.fetch(artifact.sha256, artifact.length_bytes)
+            await self._fetcher.fetch(artifact.sha256, artifact.length_bytes, go_on=go_on)
         await self._documents.acknowledge(journal.deployment, Stage.VERIFIED)
         return msgspec.structs.replace(journal, manifest=text), Event.FETCHED
 
@@ -206,7 +217,7 @@ class InstallEngine:
             )
         self._installer_of(manifest.component, manifest.installer)
 
-    async def _stage(self, journal: Journal) -> tuple[Journal, Event]:
+    async def _stage(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
         manifest = self._manifest(journal)
         order = Order(
             manifest,
@@ -219,7 +230,7 @@ class InstallEngine:
         await asyncio.to_thread(self._keep_manifest, journal)
         return journal, Event.STAGED
 
-    async def _activate(self, journal: Journal) -> tuple[Journal, Event]:
+    async def _activate(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
         manifest = self._manifest(journal)
         installer = self._installer(manifest)
         await asyncio.to_thread(installer.activate, journal.digest)
@@ -227,14 +238,14 @@ class InstallEngine:
         await self._documents.acknowledge(journal.deployment, Stage.APPLIED)
         return journal, Event.ACTIVATED
 
-    async def _prove(self, journal: Journal) -> tuple[Journal, Event]:
+    async def _prove(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
         manifest = self._manifest(journal)
         verdict = await self._trial(manifest, journal.digest)
         if not verdict.healthy:
             raise InstallerError(verdict.reason, verdict.detail)
         return journal, Event.PROVEN
 
-    async def _commit(self, journal: Journal) -> tuple[Journal, Event]:
+    async def _commit(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
         manifest = self._manifest(journal)
         installer = self._installer(manifest)
         await asyncio.to_thread(installer.commit, journal.digest)
@@ -243,7 +254,7 @@ class InstallEngine:
         await self._documents.acknowledge(journal.deployment, Stage.HEALTHY)
         return journal, Event.COMMIT_DONE
 
-    async def _roll_back(self, journal: Journal) -> tuple[Journal, Event]:
+    async def _roll_back(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
         manifest = self._manifest(journal)
         installer = self._installer(manifest)
         earlier = await asyncio.to_thread(installer.roll_back)

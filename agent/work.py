@@ -44,8 +44,9 @@ class Work:
         """A time that the hub's clock has certainly passed."""
 
     def wake(self) -> None:
-        """There may be something new to do."""
+        """There may be something new to do, or the hub may be within reach again."""
         self._wake.set()
+        self._engine.nudge()
 
     async def run(self) -> None:
         """Work until cancelled. What was under way goes on at the next start."""

@@ -30,7 +30,7 @@ from hub.conversations import Conversations
 from hub.correspondence import Correspondence
 from hub.desired import DesiredDocuments
 from hub.entries import Entries
-from hub.errors import BrokerUnusable, ExitCode, HubError
+from hub.errors import BrokerUnusable, ExitCode, HubError, StateDirUnusable, StorageFull
 from hub.flood import Flood
 from hub.groups import Groups
 from hub.http import HttpServer, bind
@@ -88,6 +88,8 @@ async def serve(
             async with _broker(settings) as broker, _signals(stop):
                 hub = _Hub.build(settings, clock, database, artifacts, identity, broker, listening)
                 await hub.run(stop, say or _print)
+    except StorageFull as error:
+        raise StateDirUnusable(str(error)) from None
     finally:
         await database.close()
 
@@ -236,7 +238,7 @@ class _Hub:
             correspondence=correspondence,
             publisher=publisher,
             clock=clock,
-            run=identity.run,
+            run_id=identity.run,
             batch_max_count=settings.batch_max_count,
         )
 
@@ -247,6 +249,7 @@ class _Hub:
                 "offence_count": offences.total_count,
                 "conversation_count": len(conversations),
                 "unsent_count": mailroom.unsent_count,
+                "fault_count": mailroom.fault_count,
                 **{f"mqtt_{name}": count for name, count in transport.counters.as_dict().items()},
             }
 

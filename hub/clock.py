@@ -4,7 +4,16 @@ Owns the reading of both. Everything else takes the time as an argument.
 """
 
 import time
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Now(NamedTuple):
+    """One moment by both clocks."""
+
+    ms: int
+    """Hub UTC in milliseconds: what is stored."""
+    mono_s: float
+    """Seconds on a monotonic clock: for what waits."""
 
 
 class Clock(Protocol):
@@ -17,6 +26,11 @@ class Clock(Protocol):
     def mono_s(self) -> float:
         """Return seconds on a monotonic clock; only differences matter."""
         ...
+
+
+def now_of(clock: Clock) -> Now:
+    """Return the moment."""
+    return Now(clock.now_ms(), clock.mono_s())
 
 
 class SystemClock:

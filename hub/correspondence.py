@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hub.anchors import contacts_in
+from hub.clock import Now
 from hub.conversations import Conversations, Said, desired_of
 from hub.desired import DesiredDocuments, is_possible_epoch
 from hub.groups import Groups
@@ -69,8 +70,7 @@ class Correspondence:
         connection: Connection,
         speaker: Speaker,
         message: Have | Whole | Refuse,
-        now_ms: int,
-        now_mono: float,
+        now: Now,
     ) -> list[Message]:
         """Take one message and return what to answer.
 
@@ -79,11 +79,11 @@ class Correspondence:
         """
         document = document_of(message, speaker.device)
         if document == desired_of(speaker.device):
-            return self._desired_heard(connection, speaker, document, message, now_ms, now_mono)
+            return self._desired_heard(connection, speaker, document, message, now)
         if document.kind is Kind.GROUP:
-            return self._group_heard(connection, speaker, document, message, now_ms, now_mono)
+            return self._group_heard(connection, speaker, document, message, now)
         detail = f"speaks about {document}, which is not the hub's to send to it"
-        self._offences.add(speaker.device, Offence.BAD_FRAME, detail, now_mono)
+        self._offences.add(speaker.device, Offence.BAD_FRAME, detail, now.mono_s)
         return []
 
     def _desired_heard(
@@ -92,32 +92,29 @@ class Correspondence:
         speaker: Speaker,
         document: DocumentName,
         message: Have | Whole | Refuse,
-        now_ms: int,
-        now_mono: float,
+        now: Now,
     ) -> list[Message]:
         if isinstance(message, Have):
             peer = Peer(message.epoch, vector_of(message.vector))
-            if not self._is_possible(speaker, document, peer, now_mono):
+            if not self._is_possible(speaker, document, peer, now):
                 return []
             own = documents.load(connection, document)
             if own is None:
                 return []
             written = receipts.load_written(connection, str(document))
-            self._note(speaker, str(document), peer, judge(own, peer, written), now_ms)
+            self._note(speaker, str(document), peer, judge(own, peer, written), now)
         elif isinstance(message, Refuse):
-            self._refused(speaker, document, message, now_mono)
-        said = self._conversations.heard(connection, speaker.device, message, now_mono)
-        return self.carry_out(connection, speaker.device, said, now_ms, now_mono)
+            self._refused(speaker, document, message, now)
+        said = self._conversations.heard(connection, speaker.device, message, now.mono_s)
+        return self.carry_out(connection, speaker.device, said, now)
 
-    def carry_out(
-        self, connection: Connection, device: str, said: Said, now_ms: int, now_mono: float
-    ) -> list[Message]:
+    def carry_out(self, connection: Connection, device: str, said: Said, now: Now) -> list[Message]:
         """Replace the desired document if the conversation asks for it; return what to say."""
         if said.reset_above is None:
             return said.messages
         document = desired_of(device)
-        self._desired.reset(connection, document, now_ms, above=said.reset_above)
-        more = self._conversations.was_reset(connection, device, now_mono)
+        self._desired.reset(connection, document, now.ms, above=said.reset_above)
+        more = self._conversations.was_reset(connection, device, now.mono_s)
         return [*said.messages, *more.messages]
 
     def _group_heard(
@@ -126,58 +123,51 @@ class Correspondence:
         speaker: Speaker,
         document: DocumentName,
         message: Have | Whole | Refuse,
-        now_ms: int,
-        now_mono: float,
+        now: Now,
     ) -> list[Message]:
         name = str(document)
         if self._groups.holding(name) is None or isinstance(message, Whole):
             return []
         if isinstance(message, Refuse):
-            self._refused(speaker, document, message, now_mono)
+            self._refused(speaker, document, message, now)
             return []
         peer = Peer(message.epoch, vector_of(message.vector))
-        if not self._is_possible(speaker, document, peer, now_mono):
+        if not self._is_possible(speaker, document, peer, now):
             return []
-        if self._groups.must_reset(name, peer, now_mono):
-            self.reset_group(connection, document, now_ms, above=peer.epoch)
+        if self._groups.must_reset(name, peer, now.mono_s):
+            self.reset_group(connection, document, now, above=peer.epoch)
             return []
-        self._note(speaker, name, peer, self._groups.judge(name, peer), now_ms)
-        healing = self._groups.heal(name, speaker.n, peer, now_mono)
+        self._note(speaker, name, peer, self._groups.judge(name, peer), now)
+        healing = self._groups.heal(name, speaker.n, peer, now.mono_s)
         return [] if healing is None else [healing]
 
     def reset_group(
-        self, connection: Connection, document: DocumentName, now_ms: int, *, above: int = 0
+        self, connection: Connection, document: DocumentName, now: Now, *, above: int = 0
     ) -> None:
         """Give a group document a new epoch, to be published."""
-        self._desired.reset(connection, document, now_ms, above=above)
+        self._desired.reset(connection, document, now.ms, above=above)
         self._groups.load(connection, [document])
         self.stale_groups.add(str(document))
 
-    def _is_possible(
-        self, speaker: Speaker, document: DocumentName, peer: Peer, now_mono: float
-    ) -> bool:
+    def _is_possible(self, speaker: Speaker, document: DocumentName, peer: Peer, now: Now) -> bool:
         if is_possible_epoch(peer.epoch):
             return True
         detail = f"claims epoch {peer.epoch} of {document}, which no hub gives"
-        self._offences.add(speaker.device, Offence.BAD_EPOCH, detail, now_mono)
+        self._offences.add(speaker.device, Offence.BAD_EPOCH, detail, now.mono_s)
         return False
 
-    def _refused(
-        self, speaker: Speaker, document: DocumentName, message: Refuse, now_mono: float
-    ) -> None:
+    def _refused(self, speaker: Speaker, document: DocumentName, message: Refuse, now: Now) -> None:
         detail = f"refuses epoch {message.epoch} of {document}: {message.code}"
-        self._offences.add(speaker.device, Offence.REFUSES, detail, now_mono)
+        self._offences.add(speaker.device, Offence.REFUSES, detail, now.mono_s)
 
-    def _note(
-        self, speaker: Speaker, name: str, peer: Peer, evidence: Evidence, now_ms: int
-    ) -> None:
-        row = (speaker.n, name, peer.epoch, documents.encode_column(peer.vector), now_ms)
+    def _note(self, speaker: Speaker, name: str, peer: Peer, evidence: Evidence, now: Now) -> None:
+        row = (speaker.n, name, peer.epoch, documents.encode_column(peer.vector), now.ms)
         self._rows.receipts[speaker.n, name] = row
-        self._rows.covered += [(now_ms, each, speaker.n) for each in evidence.covered]
+        self._rows.covered += [(now.ms, each, speaker.n) for each in evidence.covered]
         if evidence.missed:
             self._rows.missed.append((speaker, evidence.missed))
 
-    def save(self, connection: Connection, now_ms: int) -> None:
+    def save(self, connection: Connection, now: Now) -> None:
         """Write down what was heard since the last time."""
         rows, self._rows = self._rows, _Rows()
         if rows.receipts:
@@ -192,9 +182,9 @@ class Correspondence:
             sent = interval_of(
                 Stamp(speaker.frame.sender, speaker.frame.sent_ms, wall_ms=0),
                 contacts_in(columns.get(speaker.n)),
-                seen_at_ms=now_ms,
+                seen_at_ms=now.ms,
             )
-            missed += [(now_ms, sent.lo_ms, each, speaker.n) for each in deployments]
+            missed += [(now.ms, sent.lo_ms, each, speaker.n) for each in deployments]
         receipts.save_missed(connection, missed)
 
     def forget(self) -> None:

@@ -119,9 +119,7 @@ def patience_ms(
     """
     baseline: list[Span] = []
     for earlier in deployments.before(connection, deployed, BASELINE_DEPLOYMENTS):
-        for course in courses_of(
-            connection, earlier, now_ms=now_ms, limit=BASELINE_DEVICES_MAX
-        ):
+        for course in courses_of(connection, earlier, now_ms=now_ms, limit=BASELINE_DEVICES_MAX):
             span = reachable_handshake_latency(course, now_ms)
             if span is not None:
                 baseline.append(span)

@@ -127,7 +127,8 @@ class DesiredDocuments:
         holding = author.holding()
         live_bytes = sum(len(key) + len(value) + 20 for key, value in author.values().items())
         return (
-            len(holding.vector) > CLIENT_IDS_MAX or len(holding.state) > 2 * live_bytes + SLACK_BYTES
+            len(holding.vector) > CLIENT_IDS_MAX
+            or len(holding.state) > 2 * live_bytes + SLACK_BYTES
         )
 
     def _store(

@@ -9,7 +9,9 @@ to a number for each device.
 """
 
 from collections.abc import Mapping
+from typing import Final, NamedTuple
 
+from hub.clock import Now
 from hub.offences import Offence, Offences
 from hub.projection import decode_ack, row_of
 from hub.store import devices, journal
@@ -24,6 +26,24 @@ HLC = "hlc"
 """Name of the number that keeps the hub's hybrid logical clock."""
 
 
+STRAYS_MAX: Final = 1000
+"""Acknowledgements of deployments that this hub does not know, kept of one device."""
+
+STRAYS_STEP: Final = 20
+"""The count is stored each time it has grown by so many; the rest is forgotten with a restart."""
+
+STRAYS_REMEMBERED_MAX: Final = 100_000
+
+
+class Source(NamedTuple):
+    """Whose document changed."""
+
+    device: str
+    n: int
+    stray_count: int
+    """Acknowledgements of unknown deployments that are kept of it already."""
+
+
 class Entries:
     """Entries of devices' documents."""
 
@@ -32,6 +52,7 @@ class Entries:
         self._deployments: set[str] | None = None
         self._changes = Changes()
         self._journal: list[Seen] = []
+        self._strays: dict[int, int] = {}
         self._stray_counts: dict[int, int] = {}
         self._clock = 0
 
@@ -50,52 +71,35 @@ class Entries:
     def add(
         self,
         connection: Connection,
-        device: str,
-        n: int,
-        stray_count: int,
+        source: Source,
         changed: Mapping[str, bytes | None],
-        now_ms: int,
-        now_mono: float,
+        now: Now,
     ) -> None:
-        """Take what changed in one device's document.
-
-        Args:
-            connection: In a transaction.
-            device: Its name.
-            n: Its number.
-            stray_count: Acknowledgements of unknown deployments that are kept of it already.
-            changed: New values by key, None where one is gone.
-            now_ms: Hub UTC.
-            now_mono: Monotonic seconds.
-        """
+        """Take what changed in one device's document: new values by key, None where one is gone."""
+        device, n, _ = source
         for key, value in changed.items():
             if key[:2] == ACK:
                 if value is None:
                     continue
                 try:
-                    entry = _seen(key, value, n, now_ms)
+                    entry = _seen(key, value, n, now.ms)
                 except BadRecord as error:
-                    self._offences.add(device, Offence.BAD_RECORD, str(error), now_mono)
+                    self._offences.add(device, Offence.BAD_RECORD, str(error), now.mono_s)
                     continue
-                if entry.deployment not in self._known(connection) and not journal.has(
-                    connection, *entry[:3]
-                ):
-                    stray_count += 1
-                    if stray_count > journal.STRAYS_MAX:
-                        detail = f"acknowledges what was never deployed: {key[:40]}"
-                        self._offences.add(device, Offence.TOO_MANY_STRAYS, detail, now_mono)
-                        continue
-                    self._stray_counts[n] = stray_count
-                self._journal.append(entry)
+                if entry.deployment in self._known(connection) or self._admits_stray(source):
+                    self._journal.append(entry)
+                else:
+                    detail = f"acknowledges what was never deployed: {key[:40]}"
+                    self._offences.add(device, Offence.TOO_MANY_STRAYS, detail, now.mono_s)
                 continue
             row = row_of(n, key, value)
             if row.fault:
-                self._offences.add(device, Offence.BAD_RECORD, row.fault, now_mono)
+                self._offences.add(device, Offence.BAD_RECORD, row.fault, now.mono_s)
             elif key.startswith(LOCAL) and value is not None:
                 self._see_clock(key, value)
             self._changes.add(row)
 
-    def save(self, connection: Connection, now_ms: int) -> None:
+    def save(self, connection: Connection, now: Now) -> None:
         """Write down what was gathered."""
         if self._journal:
             # In the order of the table: a third fewer pages are written.
@@ -108,9 +112,21 @@ class Entries:
             self._stray_counts = {}
         if self._clock:
             known = load_number(connection, HLC)
-            save_number(connection, HLC, observe(known, self._clock, now_ms))
+            save_number(connection, HLC, observe(known, self._clock, now.ms))
             self._clock = 0
         self._changes.save(connection)
+
+    def _admits_stray(self, source: Source) -> bool:
+        """Count one more acknowledgement of an unknown deployment; False if there are too many."""
+        count = self._strays.get(source.n, source.stray_count) + 1
+        if count > STRAYS_MAX:
+            return False
+        if len(self._strays) >= STRAYS_REMEMBERED_MAX:
+            self._strays.clear()
+        self._strays[source.n] = count
+        if count % STRAYS_STEP == 0:
+            self._stray_counts[source.n] = count
+        return True
 
     def _known(self, connection: Connection) -> set[str]:
         if self._deployments is None:

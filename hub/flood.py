@@ -33,9 +33,13 @@ class Flood:
         self._paid_mono: dict[str, float] = {}
         self._forget_mono = 0.0
 
-    def allows(self, device: str, now_mono: float) -> bool:
-        """Tell whether the device may send now."""
-        return self._paid_mono.get(device, 0.0) - now_mono <= self._burst_s
+    def admits(self, device: str, tokens: float, now_mono: float) -> bool:
+        """Tell whether the device may send now; if so, count `tokens` against it."""
+        paid_mono = self._paid_mono.get(device, 0.0)
+        if paid_mono - now_mono > self._burst_s:
+            return False
+        self._paid_mono[device] = max(paid_mono, now_mono) + tokens * self._cost_s
+        return True
 
     def charge(self, device: str, tokens: float, now_mono: float) -> None:
         """Count `tokens` against the device."""

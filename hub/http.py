@@ -39,7 +39,7 @@ def bind(host: str, port: int) -> socket.socket:
             f"the HTTP API cannot listen on {host}:{port} ({error.strerror}): stop the program "
             "that has the port, or set http_port to another"
         ) from None
-    listening.setblocking(False)
+    listening.settimeout(0)
     return listening
 
 
@@ -65,8 +65,7 @@ class HttpServer:
 
     async def started(self) -> None:
         """Wait until requests are answered."""
-        while not self._server.started:
-            await asyncio.sleep(0.005)
+        await self._server.is_started.wait()
 
     def stop(self) -> None:
         """Take no more requests, finish those that are being answered, and let `run` return."""
@@ -74,6 +73,14 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_started.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone: the hub's own stop decides when HTTP ends."""

@@ -14,26 +14,25 @@ from functools import lru_cache
 from typing import Final
 
 from hub.anchors import Anchors
+from hub.clock import Now
 from hub.correspondence import Correspondence, Speaker
-from hub.entries import Entries
+from hub.entries import Entries, Source
 from hub.flood import BYTES_PER_TOKEN, HELD_BYTES_PER_TOKEN, Flood
 from hub.offences import Offence, Offences
 from hub.store import devices, documents
 from hub.store import presence as presence_store
 from hub.store.database import Connection
-from hub.watch import Watch
+from hub.store.presence import Known
+from hub.watch import Stranger, Watch
 from sync.documents import ACK, BadName, DocumentName, Kind
 from sync.follower import Followed, follow
 from sync.gate import Refusal
 from sync.messages import (
     BadFrame,
-    Diff,
     Fetch,
     Frame,
-    Full,
     Have,
     Message,
-    Open,
     Refuse,
     Whole,
     decode_frame,
@@ -42,7 +41,6 @@ from sync.messages import (
 from sync.replica import Holding
 from sync.topics import ROOT, VERSION, Topic, TopicKind, parse_topic
 from sync.transport.port import Delivery
-from sync.vector import encode_vector
 
 HEARD_EVERY_MS: Final = 600_000
 """How precisely it is kept when a device was heard that sent nothing new; a document that changed
@@ -51,6 +49,9 @@ says it to the millisecond, and costs no row of its own."""
 TOPICS_REMEMBERED: Final = 65_536
 
 _OWN: Final = Kind.DEVICE.value
+
+_ABOUT_OURS: Final = (Have, Whole, Refuse)
+"""Messages about documents that the hub writes."""
 
 
 @dataclass(slots=True)
@@ -61,6 +62,17 @@ class Outcome:
     """Topic and payload; nobody waits for their PUBACK, a session repeats what is lost."""
     stale_groups: set[str] = field(default_factory=set)
     """Group documents to publish."""
+
+
+@dataclass(slots=True)
+class _Sender:
+    """One device in this batch."""
+
+    device: str
+    n: int
+    stray_count: int
+    holding: Holding | None
+    """What is held of its document, and then what came of it."""
 
 
 @dataclass(slots=True)
@@ -114,28 +126,26 @@ class Ingest:
         self,
         connection: Connection,
         deliveries: Iterable[Delivery],
-        now_ms: int,
-        now_mono: float,
+        now: Now,
     ) -> Outcome:
         """Take a batch and return what to send after it.
 
         Args:
             connection: In a transaction.
             deliveries: Messages from the broker, in order.
-            now_ms: Hub UTC, not before any of them arrived.
-            now_mono: Monotonic seconds.
+            now: Not before any of them arrived.
         """
-        self._flood.forget(now_mono)
-        mail, presences = self._sort(deliveries, now_mono)
+        self._flood.forget(now.mono_s)
+        mail, presences = self._sort(deliveries, now)
         outcome = Outcome()
         if mail:
-            self._take_mail(connection, mail, now_ms, now_mono, outcome)
+            self._take_mail(connection, mail, now, outcome)
         if presences:
-            self._take_presences(connection, presences, now_ms, now_mono)
+            self._take_presences(connection, presences, now)
         if self._offences:
-            self._save_offences(connection, now_ms)
-        presence_store.go_on_listening(connection, now_ms)
-        self._correspondence.save(connection, now_ms)
+            self._save_offences(connection, now)
+        presence_store.go_on_listening(connection, now.ms)
+        self._correspondence.save(connection, now)
         outcome.stale_groups = set(self._correspondence.stale_groups)
         self._correspondence.stale_groups.clear()
         self.counters.batch_count += 1
@@ -143,50 +153,42 @@ class Ingest:
 
     # ------------------------------------------------------------------------------ sorting
     def _sort(
-        self, deliveries: Iterable[Delivery], now_mono: float
+        self, deliveries: Iterable[Delivery], now: Now
     ) -> tuple[dict[str, list[Frame]], list[tuple[str, bytes]]]:
         """Decode what is allowed, and put it in order by device."""
         mail: dict[str, list[Frame]] = {}
         presences: list[tuple[str, bytes]] = []
-        flood = self._flood
-        counters = self.counters
-        for delivery in deliveries:
-            kind, device = self._topic(delivery.topic)
+        topic_of, admits, now_mono = self._topic, self._flood.admits, now.mono_s
+        frame_count = message_count = 0
+        for topic, payload, *_ in deliveries:
+            kind, device = topic_of(topic)
             if kind is TopicKind.UP:
-                if not flood.allows(device, now_mono):
-                    counters.dropped_count += 1
+                if not admits(device, 1 + len(payload) / BYTES_PER_TOKEN, now_mono):
+                    self.counters.dropped_count += 1
                     self._offences.add(device, Offence.FLOOD, "sends too much", now_mono)
                     continue
-                payload = delivery.payload
                 try:
                     frame = decode_frame(payload)
                 except BadFrame as error:
-                    flood.charge(device, 1 + len(payload) / BYTES_PER_TOKEN, now_mono)
                     self._offences.add(device, Offence.BAD_FRAME, str(error), now_mono)
                     continue
-                tokens = len(frame.messages) + len(payload) / BYTES_PER_TOKEN
-                flood.charge(device, tokens, now_mono)
-                counters.frame_count += 1
-                counters.message_count += len(frame.messages)
-                frames = mail.get(device)
-                if frames is None:
-                    mail[device] = [frame]
+                frame_count += 1
+                message_count += len(frame.messages)
+                if device in mail:
+                    mail[device].append(frame)
                 else:
-                    frames.append(frame)
+                    mail[device] = [frame]
             elif kind is TopicKind.PRESENCE:
-                presences.append((device, delivery.payload))
+                presences.append((device, payload))
             elif kind is not TopicKind.HUB_PRESENCE:
-                counters.dropped_count += 1
+                self.counters.dropped_count += 1
+        self.counters.frame_count += frame_count
+        self.counters.message_count += message_count
         return mail, presences
 
     # ------------------------------------------------------------------------------ frames
     def _take_mail(
-        self,
-        connection: Connection,
-        mail: dict[str, list[Frame]],
-        now_ms: int,
-        now_mono: float,
-        outcome: Outcome,
+        self, connection: Connection, mail: dict[str, list[Frame]], now: Now, outcome: Outcome
     ) -> None:
         # In the order of their names, so that neighbours in the tables are written together.
         order = sorted(mail)
@@ -196,57 +198,52 @@ class Ingest:
         timed: list[tuple[int, Frame]] = []
         for device in order:
             frames = mail[device]
-            known = stored.get(device)
-            if known is None:
-                n = self._register(connection, device, now_ms, now_mono)
-                if n is None:
-                    continue
-                held, stray_count = None, 0
+            held, document_n = None, None
+            if device in stored:
+                _, n, heard_ms, stray_count, document_n, epoch, *columns = stored[device]
+                if document_n is not None:
+                    held = documents.holding_of(epoch, *columns)
             else:
-                n, stray_count = known.n, known.stray_count
-                held = (
-                    documents.holding_of(known.epoch, known.state, known.vector, known.absorbed)
-                    if known.document_n is not None
-                    else None
-                )
-            self._time(n, frames, now_ms, timed)
-            replies, holding = self._hear(
-                connection, device, n, held, stray_count, frames, now_ms, now_mono
-            )
+                registered = self._register(connection, device, now)
+                if registered is None:
+                    continue
+                n, heard_ms, stray_count = registered, now.ms, 0
+            self._time(n, frames, now, timed)
+            sender = _Sender(device, n, stray_count, held)
+            replies = self._hear(connection, sender, frames, now)
+            holding = sender.holding
             if holding is not None and holding is not held:
-                vector = encode_vector(holding.vector)
-                absorbed = documents.encode_absorbed(holding.absorbed)
-                if known is not None and known.document_n is not None:
-                    updates.append(
-                        (holding.epoch, holding.state, vector, absorbed, now_ms, known.document_n)
-                    )
+                if document_n is None:
+                    documents.save(connection, DocumentName(Kind.DEVICE, device), holding, now.ms)
                 else:
-                    documents.save(connection, DocumentName(Kind.DEVICE, device), holding, now_ms)
-            elif known is not None and now_ms - known.heard_ms > HEARD_EVERY_MS:
-                heard.append((now_ms, n))
+                    vector = documents.encode_column(holding.vector)
+                    absorbed = documents.encode_absorbed(holding.absorbed)
+                    updates.append(
+                        (holding.epoch, holding.state, vector, absorbed, now.ms, document_n)
+                    )
+            elif now.ms - heard_ms > HEARD_EVERY_MS:
+                heard.append((now.ms, n))
             if replies:
                 topic = f"{ROOT}/{VERSION}/{device}/down"
-                for payload in in_frames(replies, sender=self._run, sent_ms=now_ms):
+                for payload in in_frames(replies, sender=self._run, sent_ms=now.ms):
                     outcome.send.append((topic, payload))
         documents.update_many(connection, updates)
         devices.save_heard(connection, heard)
-        self._entries.save(connection, now_ms)
-        self._anchors.keep(connection, timed, now_ms)
+        self._entries.save(connection, now)
+        self._anchors.keep(connection, timed, now.ms)
 
-    def _register(
-        self, connection: Connection, device: str, now_ms: int, now_mono: float
-    ) -> int | None:
+    def _register(self, connection: Connection, device: str, now: Now) -> int | None:
         if self._devices_count < 0:
             self._devices_count = devices.count(connection)
         if self._devices_count >= self._devices_max_count:
             detail = f"is not registered, and {self._devices_count} devices are already"
-            self._offences.add(device, Offence.NOT_ADMITTED, detail, now_mono)
+            self._offences.add(device, Offence.NOT_ADMITTED, detail, now.mono_s)
             return None
         self._devices_count += 1
-        return devices.register(connection, device, now_ms)
+        return devices.register(connection, device, now.ms)
 
     def _time(
-        self, n: int, frames: Sequence[Frame], now_ms: int, timed: list[tuple[int, Frame]]
+        self, n: int, frames: Sequence[Frame], now: Now, timed: list[tuple[int, Frame]]
     ) -> None:
         """Choose the frames that may say something about the device's clock.
 
@@ -255,98 +252,96 @@ class Ingest:
         could_tighten = self._anchors.could_tighten
         last = len(frames) - 1
         for position, frame in enumerate(frames):
-            if (position == last or frame.anchor is not None) and could_tighten(n, frame, now_ms):
+            if (position == last or frame.anchor is not None) and could_tighten(n, frame, now.ms):
                 timed.append((n, frame))
 
     def _hear(
-        self,
-        connection: Connection,
-        device: str,
-        n: int,
-        held: Holding | None,
-        stray_count: int,
-        frames: Sequence[Frame],
-        now_ms: int,
-        now_mono: float,
-    ) -> tuple[list[Message], Holding | None]:
-        """Go through what a device says, in its order; return the answers and what is held now.
+        self, connection: Connection, sender: _Sender, frames: Sequence[Frame], now: Now
+    ) -> list[Message]:
+        """Go through what a device says, in its order; return the answers.
 
         Answers state what is held, so of each kind the last one counts, and it goes out once.
         """
+        device = sender.device
         document = DocumentName(Kind.DEVICE, device)
-        full_name = f"{_OWN}/{device}"
-        holding = held
+        names = (_OWN, f"{_OWN}/{device}")
         answers: dict[type[Message], Message] = {}
         others: list[Message] = []
         changed: dict[str, bytes | None] = {}
+        tokens = 0.0
         for frame in frames:
             for message in frame.messages:
-                name = message.document
-                if isinstance(message, Have | Whole | Refuse):
-                    others += self._other(connection, device, n, frame, message, now_ms, now_mono)
-                elif name == _OWN or name == full_name:  # noqa: PLR1714 - twice as fast
-                    followed = follow(document, holding, message, device)
+                if isinstance(message, _ABOUT_OURS):
+                    others += self._other(connection, sender, frame, message, now)
+                elif message.document in names:
+                    followed = follow(document, sender.holding, message, device)
                     answers[type(followed.reply)] = followed.reply
                     if followed.holding is not None:
-                        holding = followed.holding
+                        sender.holding = followed.holding
                         self.counters.update_count += 1
                         _merge(changed, followed)
                     if followed.offence is not None:
                         code, detail = followed.offence.refusal, followed.offence.detail
-                        self._offences.add(device, code, detail, now_mono)
-                    if holding is not None:
-                        weight = len(holding.state) / HELD_BYTES_PER_TOKEN
-                        if isinstance(message, Fetch):
-                            weight = len(holding.state) / BYTES_PER_TOKEN
-                        self._flood.charge(device, weight, now_mono)
+                        self._offences.add(device, code, detail, now.mono_s)
+                    tokens += _cost(message, sender.holding)
                 else:
-                    detail = f"writes {name}, which is not its document"
-                    self._offences.add(device, Refusal.FOREIGN_WRITER, detail, now_mono)
+                    detail = f"writes {message.document}, which is not its document"
+                    self._offences.add(device, Refusal.FOREIGN_WRITER, detail, now.mono_s)
+        if tokens > 1:
+            # One message is paid for by its frame.
+            self._flood.charge(device, tokens - 1, now.mono_s)
         if changed:
-            self._entries.add(connection, device, n, stray_count, changed, now_ms, now_mono)
-        return [*answers.values(), *others], holding
+            source = Source(device, sender.n, sender.stray_count)
+            self._entries.add(connection, source, changed, now)
+        return [*answers.values(), *others]
 
     def _other(
         self,
         connection: Connection,
-        device: str,
-        n: int,
+        sender: _Sender,
         frame: Frame,
         message: Have | Whole | Refuse,
-        now_ms: int,
-        now_mono: float,
+        now: Now,
     ) -> list[Message]:
         try:
-            speaker = Speaker(n, device, frame)
-            return self._correspondence.hear(connection, speaker, message, now_ms, now_mono)
+            speaker = Speaker(sender.n, sender.device, frame)
+            return self._correspondence.hear(connection, speaker, message, now)
         except BadFrame as error:
-            self._offences.add(device, Offence.BAD_FRAME, str(error), now_mono)
+            self._offences.add(sender.device, Offence.BAD_FRAME, str(error), now.mono_s)
             return []
 
     # ------------------------------------------------------------------------------ the rest
     def _take_presences(
-        self,
-        connection: Connection,
-        presences: Sequence[tuple[str, bytes]],
-        now_ms: int,
-        now_mono: float,
+        self, connection: Connection, presences: Sequence[tuple[str, bytes]], now: Now
     ) -> None:
         names = {device for device, _ in presences}
         known = dict(presence_store.load_many(connection, names))
         for device, payload in presences:
-            found = self._watch.take(
-                connection, device, payload, known, self._register, now_ms, now_mono
-            )
-            if found is not None:
+            found = self._watch.take(connection, device, payload, known, now)
+            if isinstance(found, Stranger):
+                n = self._register(connection, device, now)
+                if n is None:
+                    continue
+                known[device] = n
+                found = self._watch.take(connection, device, payload, known, now)
+            if isinstance(found, Known):
                 known[device] = found
 
-    def _save_offences(self, connection: Connection, now_ms: int) -> None:
-        offenders = self._offences.names()
-        registered = devices.registered_of(connection, offenders)
+    def _save_offences(self, connection: Connection, now: Now) -> None:
+        registered = devices.registered_of(connection, self._offences.names())
         rows_count = devices.count_offenders(connection)
         devices.save_offences(
-            connection, self._offences.take(registered, now_ms, rows_count=rows_count)
+            connection, self._offences.take(registered, now.ms, rows_count=rows_count)
         )
+
+
+def _cost(message: Message, holding: Holding | None) -> float:
+    """Return the tokens for a message about a document: it is loaded, or even sent."""
+    if holding is None:
+        return 1.0
+    return 1.0 + len(holding.state) / (
+        BYTES_PER_TOKEN if isinstance(message, Fetch) else HELD_BYTES_PER_TOKEN
+    )
 
 
 def _merge(changed: dict[str, bytes | None], followed: Followed) -> None:
@@ -354,9 +349,11 @@ def _merge(changed: dict[str, bytes | None], followed: Followed) -> None:
 
     An acknowledgement that came and was pruned within one batch was seen all the same.
     """
-    for key, value in followed.changed.items():
-        if value is not None or not key.startswith(ACK):
-            changed[key] = value
+    changed.update(
+        (key, value)
+        for key, value in followed.changed.items()
+        if value is not None or not key.startswith(ACK)
+    )
 
 
 def _parse_topic(topic: str) -> tuple[TopicKind | None, str]:

@@ -12,9 +12,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from hub.clock import Clock
+from hub.clock import Clock, Now, now_of
 from hub.conversations import Conversations, Said
 from hub.correspondence import Correspondence
 from hub.errors import StorageFull
@@ -45,92 +46,98 @@ SWEEP_MAX: Final = 1000
 """Devices that one sweep begins a conversation with."""
 
 
+@dataclass(slots=True, kw_only=True)
 class Mailroom:
     """The loop, and the clock that says things again."""
 
-    def __init__(
-        self,
-        *,
-        transport: Transport,
-        database: Database,
-        ingest: Ingest,
-        watch: Watch,
-        groups: Groups,
-        conversations: Conversations,
-        correspondence: Correspondence,
-        publisher: Publisher,
-        clock: Clock,
-        run: bytes,
-        batch_max_count: int,
-    ) -> None:
-        self._transport = transport
-        self._database = database
-        self._ingest = ingest
-        self._watch = watch
-        self._groups = groups
-        self._conversations = conversations
-        self._correspondence = correspondence
-        self._publisher = publisher
-        self._clock = clock
-        self._run = run
-        self._batch_max_count = batch_max_count
-        self._full_logged_mono: float | None = None
-        self._alive_mono = 0.0
-        self._sweep_mono = 0.0
-        self.unsent_count = 0
-        """Answers that were dropped because the link was gone or behind; sessions repeat them."""
+    transport: Transport
+    database: Database
+    ingest: Ingest
+    watch: Watch
+    groups: Groups
+    conversations: Conversations
+    correspondence: Correspondence
+    publisher: Publisher
+    clock: Clock
+    run_id: bytes
+    """Of this start of the hub, as devices see it."""
+    batch_max_count: int
+    fault_count: int = 0
+    """Messages dropped because the hub has a fault; its log says which."""
+    unsent_count: int = 0
+    """Answers that were dropped because the link was gone or behind; sessions repeat them."""
+    _full_logged_mono: float = -FULL_LOG_EVERY_S
+    _alive_mono: float = 0.0
+    _sweep_mono: float = 0.0
 
     # ------------------------------------------------------------------------------ the way in
     async def run(self) -> None:
         """Take in what comes, until cancelled."""
         while True:
-            events = await self._transport.receive(self._batch_max_count)
+            events = await self.transport.receive(self.batch_max_count)
             for part in _parts(events):
                 if isinstance(part, Connected):
                     await self._connected()
                 elif isinstance(part, Disconnected):
-                    await self._durably(lambda db: self._watch.end(db, self._clock.now_ms()))
+                    await self._durably(lambda db: self.watch.end(db, self.clock.now_ms()))
                 else:
                     await self._take(part)
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         def job(db: Connection) -> Outcome:
-            return self._ingest.take(db, deliveries, self._clock.now_ms(), self._clock.mono_s())
+            return self.ingest.take(db, deliveries, now_of(self.clock))
 
-        outcome = await self._durably(job)
-        acknowledge = self._transport.acknowledge
+        try:
+            outcome = await self._durably(job)
+        except Exception:  # one message that meets a fault of ours must not stop the hub for all
+            logger.exception("a batch of %d messages met a fault of the hub", len(deliveries))
+            self.ingest.forget()
+            await self._take_apart(deliveries)
+            return
+        acknowledge = self.transport.acknowledge
         for delivery in deliveries:
             acknowledge(delivery)
         self._send(outcome.send)
-        self._publisher.ask(map(parse_document, outcome.stale_groups))
+        self.publisher.ask(map(parse_document, outcome.stale_groups))
+
+    async def _take_apart(self, deliveries: Sequence[Delivery]) -> None:
+        """Take a batch that failed in halves; drop the one message that cannot be taken."""
+        if len(deliveries) > 1:
+            middle = len(deliveries) // 2
+            await self._take(deliveries[:middle])
+            await self._take(deliveries[middle:])
+            return
+        (delivery,) = deliveries
+        self.fault_count += 1
+        logger.error("dropped a message on %s that the hub cannot take", delivery.topic[:100])
+        self.transport.acknowledge(delivery)
 
     async def _connected(self) -> None:
         """Say everything again: the broker may have forgotten all of it."""
 
         def job(db: Connection) -> list[str]:
-            self._watch.begin(db, self._clock.now_ms())
+            self.watch.begin(db, self.clock.now_ms())
             return receipts.unsettled(db, SWEEP_MAX)
 
         lacking = await self._durably(job)
-        wanted = [parse_document(name) for name in self._groups.names()]
+        wanted = [parse_document(name) for name in self.groups.names()]
         wanted += [DocumentName(Kind.DESIRED, device) for device in lacking]
-        self._publisher.ask(wanted)
-        self._publisher.connected()
+        self.publisher.ask(wanted)
+        self.publisher.connected()
 
     async def _durably(self, job: Callable[[Connection], T]) -> T:
         """Run `job` in a transaction, again and again while the disk is full."""
         while True:
             try:
-                return await self._database.write(job)
+                return await self.database.write(job)
             except StorageFull as error:
                 self._log_full(error)
-                self._ingest.forget()
+                self.ingest.forget()
                 await asyncio.sleep(FULL_PAUSE_S)
 
     def _log_full(self, error: StorageFull) -> None:
-        now_mono = self._clock.mono_s()
-        logged_mono = self._full_logged_mono
-        if logged_mono is None or now_mono - logged_mono >= FULL_LOG_EVERY_S:
+        now_mono = self.clock.mono_s()
+        if now_mono - self._full_logged_mono >= FULL_LOG_EVERY_S:
             self._full_logged_mono = now_mono
             logger.error("%s", error)
 
@@ -140,35 +147,33 @@ class Mailroom:
         while True:
             await asyncio.sleep(TICK_S)
             with contextlib.suppress(StorageFull):  # said by the way in
-                self._send(await self._database.write(self._tick))
+                self._send(await self.database.write(self._tick))
 
     def _tick(self, db: Connection) -> list[tuple[str, bytes]]:
-        now_ms, now_mono = self._clock.now_ms(), self._clock.mono_s()
-        if not self._transport.connected:
+        if not self.transport.connected:
             return []
-        if now_mono >= self._alive_mono:
-            self._alive_mono = now_mono + ALIVE_EVERY_S
-            presence.go_on_listening(db, now_ms)
-        said = self._conversations.due(db, now_mono)
-        if now_mono >= self._sweep_mono:
-            self._sweep_mono = now_mono + SWEEP_EVERY_S
+        now = now_of(self.clock)
+        if now.mono_s >= self._alive_mono:
+            self._alive_mono = now.mono_s + ALIVE_EVERY_S
+            presence.go_on_listening(db, now.ms)
+        said = self.conversations.due(db, now.mono_s)
+        if now.mono_s >= self._sweep_mono:
+            self._sweep_mono = now.mono_s + SWEEP_EVERY_S
             for device in receipts.unsettled(db, SWEEP_MAX):
-                said.setdefault(device, self._conversations.begin(db, device, now_mono))
-        return list(self._framed(db, said.items(), now_ms, now_mono))
+                said.setdefault(device, self.conversations.begin(db, device, now.mono_s))
+        return list(self._framed(db, said.items(), now))
 
     def _framed(
-        self, db: Connection, said: Iterable[tuple[str, Said]], now_ms: int, now_mono: float
+        self, db: Connection, said: Iterable[tuple[str, Said]], now: Now
     ) -> Iterable[tuple[str, bytes]]:
         for device, each in said:
-            messages: list[Message] = self._correspondence.carry_out(
-                db, device, each, now_ms, now_mono
-            )
-            for payload in in_frames(messages, sender=self._run, sent_ms=now_ms):
+            messages: list[Message] = self.correspondence.carry_out(db, device, each, now)
+            for payload in in_frames(messages, sender=self.run_id, sent_ms=now.ms):
                 yield down_topic(device), payload
 
     def _send(self, frames: Iterable[tuple[str, bytes]]) -> None:
         """Send without waiting, and at QoS 0: what is lost is said again."""
-        publish = self._transport.publish_soon
+        publish = self.transport.publish_soon
         for topic, payload in frames:
             try:
                 if not publish(topic, payload, qos=0):

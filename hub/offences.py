@@ -90,5 +90,6 @@ class Offences:
             rows[name, code] = (before + count, detail)
         self._counts.clear()
         return [
-            (device, code, count, now_ms, detail) for (device, code), (count, detail) in rows.items()
+            (device, code, count, now_ms, detail)
+            for (device, code), (count, detail) in rows.items()
         ]

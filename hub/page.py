@@ -194,7 +194,7 @@ def _how_long(report: DeploymentReport) -> str:
     if more > 0:
         note += f" The chart shows {ROWS_MAX} devices; {more} more are in the figures."
     return (
-        "<table><thead><tr><th><th>ended<th>half within<th>95 % within<th></thead>"
+        "<table><thead><tr><th><th>ended<th>half within<th>95 % within<th></tr></thead>"
         f"<tbody>{rows}</tbody></table><p class=note>{note}</p>"
     )
 
@@ -210,7 +210,7 @@ def _devices(report: DeploymentReport) -> str:
     rest = f"<p class=note>and {more} more devices</p>" if more > 0 else ""
     return (
         "<table class=devices><thead><tr><th>device<th>verdict<th>what is known"
-        "<th>Execution Gap<th>Handshake Latency</thead>"
+        "<th>Execution Gap<th>Handshake Latency</tr></thead>"
         f"<tbody>{rows}</tbody></table>{rest}"
     )
 
@@ -241,7 +241,7 @@ def _section(section: Section) -> str:
     remark = f"<p>{escape(section.remark)}</p>" if section.remark else ""
     return (
         f"<h2>{escape(section.title)}</h2>{remark}"
-        f"<table><thead><tr>{head}</thead><tbody>{rows}</tbody></table>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     )
 
 

@@ -38,7 +38,7 @@ class Presence(msgspec.Struct, frozen=True):
 
     @property
     def grace_ms(self) -> int:
-        """Return how late a death of this connection may be heard (MQTT 3.1.1, section 3.1.2.10)."""
+        """Return how late a death of this connection may be heard (MQTT 3.1.1, 3.1.2.10)."""
         return self.keepalive_s * 1500 + WILL_DELAY_MS
 
 

@@ -10,16 +10,17 @@ document waits once. Neither stage proves anything about a device.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 from hub.clock import Clock
+from hub.errors import StorageFull
 from hub.groups import Groups, full_of
 from hub.store import deployments, devices, documents
 from hub.store.database import Connection, Database
 from hub.store.deployments import ALL
 from sync.documents import DEPLOYMENT, DocumentName, Kind
-from sync.messages import in_frames
+from sync.messages import Full, in_frames
 from sync.replica import values_of
 from sync.stages import Stage
 from sync.topics import down_topic, group_topic
@@ -37,7 +38,25 @@ logger = logging.getLogger(__name__)
 PUBACK_MAX_S: Final = 5.0
 """Wait for the broker's answer. It is a hint only, so nothing is lost by not having it."""
 
-CONGESTED_PAUSE_S: Final = 1.0
+PAUSE_S: Final = 1.0
+
+
+class _Handed(NamedTuple):
+    """What became of a message at the broker."""
+
+    is_taken: bool
+    answer: Published | None = None
+
+
+class _Loaded(NamedTuple):
+    """A document as it is stored now."""
+
+    document: DocumentName
+    n: int
+    """Number of its device, or `ALL`."""
+    message: Full
+    deployments: list[str]
+    """Those in it that the broker has not acknowledged before."""
 
 
 class Publisher:
@@ -82,67 +101,72 @@ class Publisher:
         loaded = await self._database.read(lambda connection: _load(connection, document))
         if loaded is None:
             return True
-        epoch_frame, live = loaded
         is_group = document.kind is Kind.GROUP
         topic = group_topic(document.about) if is_group else down_topic(document.about)
-        payload = epoch_frame(self._run, self._clock.now_ms())
         published_ms = self._clock.now_ms()
-        answer: Published | None = None
-        try:
-            answer = await self._transport.publish(
-                topic, payload, retain=is_group, deadline_s=PUBACK_MAX_S
-            )
-        except LinkDown:
+        (payload,) = in_frames([loaded.message], sender=self._run, sent_ms=published_ms)
+        handed = await self._hand_over(topic, payload, retain=is_group)
+        if handed is None:
             return False
-        except Congested:
-            await asyncio.sleep(CONGESTED_PAUSE_S)
+        acked_ms = self._clock.now_ms()
+        stages: list[tuple[Stage, int, int | None]] = []
+        if handed.is_taken:
+            stages.append((Stage.PUBLISHED, published_ms, None))
+        if handed.answer is not None:
+            stages.append((Stage.BROKER_ACKED, acked_ms, handed.answer.reason_code))
+        try:
+            await self._database.write(lambda connection: self._note(connection, loaded, stages))
+        except StorageFull:  # said by the way in; published again once there is room
+            await asyncio.sleep(PAUSE_S)
             self._wake.set()
             return False
-        except PublishTimedOut as error:
-            logger.warning("%s; devices that connect say what they lack", error)
-        except PublishRefused as error:
-            logger.warning("%s", error)
-            return True
-        acked_ms = self._clock.now_ms()
-        now_mono = self._clock.mono_s()
-
-        def note(connection: Connection) -> None:
-            if is_group:
-                self._groups.published(str(document), now_mono)
-            if not live:
-                return
-            n = ALL if is_group else devices.number_of(connection, document.about)
-            if n is None:
-                return
-            rows: list[tuple[str, int, str, int, int | None]] = [
-                (each, n, Stage.PUBLISHED.value, published_ms, None) for each in live
-            ]
-            if answer is not None:
-                code = answer.reason_code
-                rows += [(each, n, Stage.BROKER_ACKED.value, acked_ms, code) for each in live]
-            deployments.save_stages(connection, rows)
-
-        await self._database.write(note)
         return True
 
+    async def _hand_over(self, topic: str, payload: bytes, *, retain: bool) -> _Handed | None:
+        """Give a message to the broker and wait for its word; None if there is no way to it."""
+        try:
+            answer = await self._transport.publish(
+                topic, payload, retain=retain, deadline_s=PUBACK_MAX_S
+            )
+        except LinkDown:
+            return None
+        except Congested:
+            await asyncio.sleep(PAUSE_S)
+            self._wake.set()
+            return None
+        except PublishTimedOut as error:
+            logger.warning("%s; devices that connect say what they lack", error)
+            return _Handed(is_taken=True)
+        except PublishRefused as error:
+            logger.warning("%s", error)
+            return _Handed(is_taken=False)
+        return _Handed(is_taken=True, answer=answer)
 
-def _load(
-    connection: Connection, document: DocumentName
-) -> tuple[Callable[[bytes, int], bytes], list[str]] | None:
-    """Return what makes the frame, and the deployments that were not published before."""
+    def _note(
+        self,
+        connection: Connection,
+        loaded: _Loaded,
+        stages: Iterable[tuple[Stage, int, int | None]],
+    ) -> None:
+        if loaded.document.kind is Kind.GROUP:
+            self._groups.published(str(loaded.document), self._clock.mono_s())
+        rows = [
+            (deployment, loaded.n, stage.value, at_ms, code)
+            for deployment in loaded.deployments
+            for stage, at_ms, code in stages
+        ]
+        deployments.save_stages(connection, rows)
+
+
+def _load(connection: Connection, document: DocumentName) -> _Loaded | None:
     holding = documents.load(connection, document)
-    if holding is None:
+    is_group = document.kind is Kind.GROUP
+    n = ALL if is_group else devices.number_of(connection, document.about)
+    if holding is None or n is None:
         return None
-    about_device = document.kind is not Kind.GROUP
-    name = document.kind.value if about_device else str(document)
-    message = full_of(name, holding)
-
-    def frame(run: bytes, now_ms: int) -> bytes:
-        (payload,) = in_frames([message], sender=run, sent_ms=now_ms)
-        return payload
-
+    name = str(document) if is_group else document.kind.value
     live = [key[len(DEPLOYMENT) :] for key in values_of(holding) if key.startswith(DEPLOYMENT)]
-    n = devices.number_of(connection, document.about) if about_device else ALL
-    return frame, [
+    unacknowledged = [
         each for each in live if not deployments.has_stage(connection, each, n, Stage.BROKER_ACKED)
     ]
+    return _Loaded(document, n, full_of(name, holding), unacknowledged)

@@ -16,7 +16,7 @@ import stat
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,9 @@ ARTIFACT_NAME: Final = "tree.tar.gz"
 
 ENTRIES_MAX_COUNT: Final = 50_000
 """Most files, folders and links of a tree."""
+
+NAME_BYTES_MAX: Final = 1000
+"""Longest name with its folders; devices refuse longer ones."""
 
 TREE_BYTES_MAX: Final = 8 * 1024**3
 """Most bytes of all files of a tree, before compression."""
@@ -155,6 +158,7 @@ def scan(trees: Sequence[Path], *, left_out: Path | None = None) -> dict[str, En
                 raise BadRelease(f"the tree has more than {ENTRIES_MAX_COUNT} entries")
     if not entries:
         raise BadRelease(f"the tree {', '.join(map(str, trees))} is empty")
+    _check_case(entries)
     for name, entry in entries.items():
         if entry.kind == "link":
             _check_link(name, str(entry.path.readlink()), entries)
@@ -246,6 +250,8 @@ def _walk(tree: Path, folder: Path, left_out: Path | None) -> Iterator[tuple[str
         name = path.relative_to(tree).as_posix()
         if each.name in LEFT_OUT or (left_out is not None and _is_same(path, left_out)):
             continue
+        if len(os.fsencode(name)) > NAME_BYTES_MAX:
+            raise BadRelease(f"the name {name[:60]}... in {tree} is longer than {NAME_BYTES_MAX}")
         if not name.isprintable():
             raise BadRelease(f"the name {name!r} in {tree} is not printable text (UTF-8)")
         mode = each.stat(follow_symlinks=False).st_mode
@@ -262,6 +268,15 @@ def _walk(tree: Path, folder: Path, left_out: Path | None) -> Iterator[tuple[str
 
 def _is_same(path: Path, other: Path) -> bool:
     return path.name == other.name and path.absolute() == other.absolute()
+
+
+def _check_case(entries: Iterable[str]) -> None:
+    """Refuse what devices refuse: some of their file systems cannot hold both names."""
+    seen: dict[str, str] = {}
+    for name in entries:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise BadRelease(f"{other} and {name} differ in case only: rename one")
 
 
 def _check_link(name: str, leads_to: str, entries: Mapping[str, Entry]) -> None:

@@ -53,7 +53,8 @@ class Settings(BaseModel):
         description="`embedded` runs a broker as a child of the hub; `host:port` names another.",
     )
     broker_port: Port = Field(
-        default=18830, description="TCP port of the embedded broker on loopback; 0 takes a free one."
+        default=18830,
+        description="TCP port of the embedded broker on loopback; 0 takes a free one.",
     )
     broker_username: str | None = Field(
         default=None, description="Name to sign in with at a broker that is not embedded."

@@ -4,17 +4,29 @@ Owns the way of such a message. Runs on the writer's thread inside a transaction
 decides what a message means.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from hub.clock import Now
 from hub.conversations import Conversations
 from hub.offences import Offence, Offences
-from hub.presence import BadPresence, counts, gone_at_ms, is_news, parse_presence
+from hub.presence import (
+    BadPresence,
+    Presence,
+    counts,
+    gone_at_ms,
+    is_news,
+    parse_presence,
+)
 from hub.store import presence
 from hub.store.database import Connection
 from hub.store.presence import Known
 
-Register = Callable[[Connection, str, int, float], int | None]
-"""Registers a device at a time (hub UTC, monotonic) and gives its number, None if it may not."""
+
+class Stranger:
+    """The device is not registered yet; register it and take its message again."""
+
+
+STRANGER = Stranger()
 
 
 class Watch:
@@ -41,42 +53,42 @@ class Watch:
         device: str,
         payload: bytes,
         known: Mapping[str, Known | int],
-        register: Register,
-        now_ms: int,
-        now_mono: float,
-    ) -> Known | None:
-        """Take one presence message; return what is known of the device now if it changed."""
+        now: Now,
+    ) -> Known | Stranger | None:
+        """Take one presence message; return what is known of the device if that changed."""
         try:
             said = parse_presence(payload)
         except BadPresence as error:
-            self._offences.add(device, Offence.BAD_PRESENCE, str(error), now_mono)
+            self._offences.add(device, Offence.BAD_PRESENCE, str(error), now.mono_s)
             return None
         if said is None:
             return None
         before = known.get(device)
-        if before is None or isinstance(before, int):
-            n = before if before is not None else register(connection, device, now_ms, now_mono)
-            if n is None:
-                return None
-            earlier = None
+        if before is None:
+            return STRANGER
+        if isinstance(before, int):
+            n = before
+            logged_ms: int | None = now.ms
+        elif not counts(said, known_birth=before.birth):
+            return None
         else:
-            n = before.n
-            if not counts(said, known_birth=before.birth):
-                return None
-            earlier = (before.is_online, before.birth, before.heard_ms)
-        grace_ms = said.grace_ms
-        logged_ms: int | None = None
-        if is_news(said, known=earlier, listening_since_ms=self._listening_since_ms):
-            logged_ms = now_ms
-            if not said.online and isinstance(before, Known):
-                logged_ms = gone_at_ms(
-                    said,
-                    grace_ms=before.grace_ms,
-                    last_heard_ms=before.last_heard_ms,
-                    now_ms=now_ms,
-                )
-        now_known = Known(n, said.online, said.birth, now_ms, grace_ms, now_ms)
-        presence.save(connection, now_known, logged_ms=logged_ms)
+            n, logged_ms = before.n, self._logged_ms(said, before, now)
+        found = Known(n, said.online, said.birth, now.ms, said.grace_ms, now.ms)
+        presence.save(connection, found, logged_ms=logged_ms)
         if not said.online:
             self._conversations.end([device])
-        return now_known
+        return found
+
+    def _logged_ms(self, said: Presence, before: Known, now: Now) -> int | None:
+        """Return when the log should say that it happened, None if it is no news."""
+        earlier = (before.is_online, before.birth, before.heard_ms)
+        if not is_news(said, known=earlier, listening_since_ms=self._listening_since_ms):
+            return None
+        if said.online:
+            return now.ms
+        return gone_at_ms(
+            said,
+            grace_ms=before.grace_ms,
+            last_heard_ms=before.last_heard_ms,
+            now_ms=now.ms,
+        )

@@ -121,13 +121,16 @@ class Replica:
                 values[key] = bytes(value) if isinstance(value, (bytes, bytearray)) else None
             return self._doc.get_update(), decode_vector(self._doc.get_state()), values
 
-    def is_flat(self) -> bool:
-        """Tell whether the generation is a map of nothing but bytes, as every writer leaves it."""
+    def entries_count(self) -> int | None:
+        """Return how many entries the generation has, whatever they hold.
+
+        None if something other than a map stands in its place, which no writer ever puts there.
+        """
         with _engine(), self._doc.transaction():
             generation = self._generation()
             if generation is None:
-                return not len(self._root)
-            return all(isinstance(value, bytes | bytearray) for value in generation.values())
+                return None if len(self._root) else 0
+            return len(generation)
 
     def _generation(self) -> "pycrdt.Map[object] | None":
         generation = self._root.get(GENERATION)
@@ -142,11 +145,10 @@ class Replica:
         _check(entries)
         with _engine(), self._doc.transaction():
             generation = self._generation()
-            if generation is not None:
-                for key, value in entries.items():
-                    generation[key] = value
-            else:
-                self._root[GENERATION] = pycrdt.Map(dict(entries))
+            if generation is None:
+                generation = self._new_generation()
+            for key, value in entries.items():
+                generation[key] = value
 
     def roll(self, values: Mapping[str, bytes]) -> None:
         """Start a new generation that holds exactly `values`; the old one becomes collectable.
@@ -156,7 +158,16 @@ class Replica:
         """
         _check(values)
         with _engine(), self._doc.transaction():
-            self._root[GENERATION] = pycrdt.Map(dict(values))
+            generation = self._new_generation()
+            for key in sorted(values):
+                generation[key] = values[key]
+
+    def _new_generation(self) -> "pycrdt.Map[object]":
+        # Empty at first: the engine would write the entries of a full one in random order, and the
+        # same history would then end in documents of different sizes.
+        generation: pycrdt.Map[object] = pycrdt.Map()
+        self._root[GENERATION] = generation
+        return generation
 
 
 def _check(entries: Mapping[str, bytes]) -> None:
@@ -222,10 +233,11 @@ def _overwrite(state: bytes, update: bytes) -> _Merged:
     scratch = Replica(client_id=1, state=state)
     before = scratch.values()
     scratch.apply(update)
-    if not scratch.is_flat():
+    after = scratch.values()
+    if scratch.entries_count() != len(after):
         raise Refused(Refusal.NOT_A_MAP, "the generation would hold something other than bytes")
     merged, vector, _ = scratch.read(())
-    return merged, vector, _changes(before, scratch.values())
+    return merged, vector, _changes(before, after)
 
 
 def _append(state: bytes, update: bytes, keys: Iterable[str]) -> _Merged:

@@ -76,4 +76,3 @@ HANDLERS: Final[dict[Any, Any]] = {
     HTTPException: from_http,
     Exception: from_fault,
 }
-

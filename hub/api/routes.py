@@ -107,9 +107,7 @@ async def deployments(operations: Operations, limit: Limit = LIMIT) -> dict[str,
 
 
 @post("/deployments", summary="Deploy a release", status_code=HTTP_202_ACCEPTED)
-async def deploy(
-    operations: Operations, data: DeploymentRequest
-) -> Response[dict[str, Any]]:
+async def deploy(operations: Operations, data: DeploymentRequest) -> Response[dict[str, Any]]:
     """Accept a deployment. It is durable when this answers; devices take it in their own time."""
     accepted = await operations.deploy(
         Request(
@@ -141,9 +139,7 @@ async def cancel(operations: Operations, deployment: str) -> dict[str, Any]:
 
 
 @put("/devices/{device:str}/settings/{key:str}", summary="Wish for a setting of one device")
-async def wish_device(
-    operations: Operations, device: str, key: str, data: Wish
-) -> dict[str, Any]:
+async def wish_device(operations: Operations, device: str, key: str, data: Wish) -> dict[str, Any]:
     """Say what a setting of one device should be."""
     value = text_of(data.value)
     return await operations.wish(Kind.DESIRED, device, key, value, data.policy)
@@ -160,9 +156,7 @@ async def unwish_device(operations: Operations, device: str, key: str) -> dict[s
 
 
 @put("/groups/{group:str}/settings/{key:str}", summary="Wish for a setting of a group's devices")
-async def wish_group(
-    operations: Operations, group: str, key: str, data: Wish
-) -> dict[str, Any]:
+async def wish_group(operations: Operations, group: str, key: str, data: Wish) -> dict[str, Any]:
     """Say what a setting of all devices of a group should be."""
     value = text_of(data.value)
     return await operations.wish(Kind.GROUP, group, key, value, data.policy)

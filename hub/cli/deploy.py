@@ -16,6 +16,7 @@ from hub.cli.options import (
     talks_to_hub,
 )
 from hub.client import HubClient
+from hub.outcomes import words
 from hub.outcomes.silence import Verdict
 
 POLL_S: Final = 1.0
@@ -128,14 +129,14 @@ def _judge(report: answers.Report, wait_s: float) -> None:
     open_count = sum(each.verdict not in OVER for each in report.devices)
     if open_count:
         raise CommandFailed(
-            f"after {wait_s:g} s {open_count} of {len(report.devices)} devices are not done: "
+            f"after {wait_s:g} s {open_count} of {words.devices(len(report.devices))} not done: "
             + "; ".join(each.sentence for each in report.devices if each.verdict not in OVER)[:500],
             Exit.STILL_OPEN,
         )
     if report.running_count < report.targeted_count:
         raise CommandFailed(
-            f"{report.targeted_count - report.running_count} of {report.targeted_count} devices "
-            "do not run it",
+            f"it does not run on {report.targeted_count - report.running_count} of "
+            f"{words.devices(report.targeted_count)}",
             Exit.NOT_ALL_RUN,
         )
 

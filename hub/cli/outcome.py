@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -21,7 +22,7 @@ from hub.outcomes.silence import Verdict
 from hub.page import Chapter, Figure, by_urgency, render_page
 from sync.stages import LADDER, Stage
 
-BAR_WIDTH: Final = 24
+BAR_WIDTH: Final = 16
 
 NAMED_MAX: Final = 6
 """Most devices that one line names."""
@@ -110,7 +111,7 @@ def summary_lines(report: answers.ReportSummary) -> RenderableType:
             parts.append(
                 Text.assemble("  ", verdict_text(verdict), f" {len(devices)}: {named(devices)}")
             )
-    parts.append(_side_by_side(report))
+    parts += [Text(), _side_by_side(report)]
     return Group(*parts)
 
 
@@ -204,14 +205,15 @@ def _mix_table(found: Sequence[Adoption]) -> Table:
     return table
 
 
-def _side_by_side(report: answers.ReportSummary) -> Table:
-    table = Table.grid(padding=(0, 5))
-    table.add_row(_funnel_table(report), _durations_table(report))
-    return table
+def _side_by_side(report: answers.ReportSummary) -> RenderableType:
+    """Return both tables beside each other where there is room, else one below the other."""
+    return Columns([_funnel_table(report), _durations_table(report)], padding=(0, 4))
 
 
 def _funnel_table(report: answers.ReportSummary) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("came at least to", "", ""):
+        table.add_column(name, no_wrap=True)
     for stage, count in _rungs(report):
         total = report.funnel.targeted_count
         filled = round(BAR_WIDTH * count / total) if total else 0
@@ -219,7 +221,7 @@ def _funnel_table(report: answers.ReportSummary) -> Table:
         table.add_row(
             stage.value.replace("_", " "),
             Text(("█" if is_proof else "░") * filled, style="blue" if is_proof else "dim"),
-            Text(f"{count} of {total}" + ("" if is_proof else "  proves nothing")),
+            Text(f"{count} of {total}" + ("" if is_proof else " (no proof)")),
         )
     return table
 

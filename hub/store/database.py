@@ -16,11 +16,11 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import apsw
 
@@ -163,7 +163,9 @@ def open_database(state_dir: Path) -> Database:
         raise
 
 
-_AFTER_DAMAGE = "move it away and put the last backup in its place; devices send again what it lacks"
+_AFTER_DAMAGE = (
+    "move it away and put the last backup in its place; devices send again what it lacks"
+)
 
 
 def _lock(state_dir: Path) -> int:
@@ -182,7 +184,7 @@ def _lock(state_dir: Path) -> int:
         os.close(lock)
         who = f" (process {holder})" if holder.isdigit() else ""
         raise AnotherHub(
-            f"another hub{who} runs on {state_dir}: stop it, or give this one a state_dir of its own"
+            f"another hub{who} runs on {state_dir}: stop it, or give this one another state_dir"
         ) from None
     try:
         os.ftruncate(lock, 0)
@@ -207,9 +209,9 @@ def _prepare(connection: Connection, path: Path) -> None:
             f"{path} was written by a newer hub (schema {version}, this program knows up to "
             f"{SCHEMA_VERSION}): install that version again, or put back a backup from before it"
         )
-    verdict = next(connection.execute("PRAGMA quick_check(1)"))[0]
+    verdict = str(next(connection.execute("PRAGMA quick_check(1)"))[0])
     if verdict != "ok":
-        raise DamagedDatabase(f"{path} is damaged ({verdict}): {_AFTER_DAMAGE}")
+        raise DamagedDatabase(f"{path} is damaged ({verdict.splitlines()[-1]}): {_AFTER_DAMAGE}")
     for pragma in (
         "journal_mode = WAL",
         "synchronous = FULL",
@@ -246,17 +248,14 @@ def schema_text(name: str) -> str:
 
 
 def _number(connection: Connection, query: str) -> int:
-    (value,) = next(connection.execute(query))
-    assert isinstance(value, int)
-    return value
+    row: tuple[Any, ...] = next(connection.execute(query))
+    return int(row[0])
 
 
 def load_number(connection: Connection, name: str, default: int = 0) -> int:
     """Return a number of the hub's own, such as its start counter."""
-    for (value,) in connection.execute("SELECT value FROM meta WHERE name = ?", (name,)):
-        assert isinstance(value, int)
-        return value
-    return default
+    rows: Iterable[Any] = connection.execute("SELECT value FROM meta WHERE name = ?", (name,))
+    return next((value for (value,) in rows), default)
 
 
 def save_number(connection: Connection, name: str, value: int) -> None:

@@ -92,8 +92,8 @@ def latest(connection: Connection, limit: int) -> list[Deployed]:
 def before(connection: Connection, deployed: Deployed, limit: int) -> list[Deployed]:
     """Return the newest deployments older than `deployed`, newest first."""
     rows = connection.execute(
-        f"{_COLUMNS} WHERE n < (SELECT n FROM deployment WHERE id = ?) ORDER BY n DESC LIMIT ?",
-        (deployed.id, limit),
+        f"{_COLUMNS} WHERE ordered < ? ORDER BY n DESC LIMIT ?",
+        (deployed.ordered, limit),
     )
     return [Deployed._make(row) for row in rows]
 
@@ -101,7 +101,7 @@ def before(connection: Connection, deployed: Deployed, limit: int) -> list[Deplo
 def of_device(connection: Connection, device: int, limit: int) -> list[Deployed]:
     """Return the newest deployments that target a device, newest first."""
     rows = connection.execute(
-        f"{_COLUMNS} WHERE id IN (SELECT deployment FROM targeted WHERE device = ?) "
+        f"{_COLUMNS} JOIN targeted AS t ON t.deployment = id WHERE t.device = ? "
         "ORDER BY n DESC LIMIT ?",
         (device, limit),
     )
@@ -136,9 +136,7 @@ def save_stages(
     connection.executemany("INSERT OR IGNORE INTO hub_stage VALUES (?, ?, ?, ?, ?)", stages)
 
 
-def load_stages(
-    connection: Connection, deployment: str
-) -> list[tuple[int, str, int, int | None]]:
+def load_stages(connection: Connection, deployment: str) -> list[tuple[int, str, int, int | None]]:
     """Return (device, stage, hub UTC, reason code) of a deployment."""
     rows = connection.execute(
         "SELECT device, stage, at_ms, reason_code FROM hub_stage WHERE deployment = ?",

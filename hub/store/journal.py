@@ -5,13 +5,9 @@ and keeps the time at which it was first seen. A document never takes anything o
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from hub.store.database import Connection
-
-STRAYS_MAX: Final = 1000
-"""Acknowledgements of one device kept about deployments that this hub does not know (it was
-restored from a backup, or the device makes them up)."""
 
 
 class Seen(NamedTuple):
@@ -33,15 +29,6 @@ def save(connection: Connection, entries: Iterable[Seen]) -> None:
         "DO UPDATE SET record = excluded.record WHERE record <> excluded.record",
         entries,
     )
-
-
-def has(connection: Connection, deployment: str, device: int, stage: str) -> bool:
-    """Tell whether the journal has an entry."""
-    rows = connection.execute(
-        "SELECT 1 FROM seen WHERE deployment = ? AND device = ? AND stage = ?",
-        (deployment, device, stage),
-    )
-    return any(True for _ in rows)
 
 
 def load(connection: Connection, deployment: str, device: int | None = None) -> list[Seen]:

@@ -28,7 +28,9 @@ _LISTED = (
 
 def _listed(row: tuple[Any, ...]) -> Listed:
     n, device, first_seen_ms, heard_ms, is_online = row
-    return Listed(n, device, first_seen_ms, heard_ms, None if is_online is None else bool(is_online))
+    return Listed(
+        n, device, first_seen_ms, heard_ms, None if is_online is None else bool(is_online)
+    )
 
 
 def page(connection: Connection, after: str, limit: int) -> list[Listed]:
@@ -249,9 +251,7 @@ def log_of(connection: Connection, n: int, limit: int) -> list[tuple[int, bool, 
     return [(at_ms, bool(is_online), birth) for at_ms, is_online, birth in rows]
 
 
-def contacts_of(
-    connection: Connection, deployment: str, n: int | None = None
-) -> dict[int, bytes]:
+def contacts_of(connection: Connection, deployment: str, n: int | None = None) -> dict[int, bytes]:
     """Return the contacts of those on a deployment's list."""
     rows = connection.execute(
         "SELECT c.device, c.contacts FROM contact AS c JOIN targeted AS t ON t.device = c.device "

@@ -76,7 +76,7 @@ def save_covered(connection: Connection, rows: Iterable[tuple[int, str, int]]) -
 
 
 def save_missed(connection: Connection, rows: Iterable[tuple[int, int | None, str, int]]) -> None:
-    """Note (received, sent at the earliest, deployment, device): the device did not hold it then."""
+    """Note (received, sent at the earliest, deployment, device): it did not hold it then."""
     connection.executemany(
         "UPDATE targeted SET missed_ms = ?, missed_sent_ms = ? "
         "WHERE deployment = ? AND device = ? AND covered_ms IS NULL",

@@ -162,7 +162,7 @@ class Stranger:
             case 1:
                 vector[self._client()] = self._number()
             case 2 if vector:
-                client = self.random.choice(list(vector))
+                client = self.random.choice(sorted(vector))
                 vector[client] = max(0, vector[client] + self.random.randrange(-2, 3))
             case 3:
                 vector |= {self.random.getrandbits(40): self._number() for _ in range(20)}
@@ -194,7 +194,7 @@ class Stranger:
                 value = msgspec.msgpack.encode([self._number(), self._deep(3)])
             replica.write({key: value[:4096]})
             if random.random() < 0.1:
-                replica.roll(dict(list(replica.values().items())[:5]))
+                replica.roll(dict(sorted(replica.values().items())[:5]))
         return replica.diff(since)
 
     def _made_up(self, since: Vector) -> bytes:
@@ -285,7 +285,7 @@ class Stranger:
 
     def _client(self, since: Vector | None = None) -> int:
         random = self.random
-        known = list(since or {})
+        known = sorted(since or {})
         if known and random.random() < 0.6:
             return random.choice(known)
         if random.random() < 0.6:
@@ -298,7 +298,7 @@ class Stranger:
         if random.random() < 0.5:
             return uints(client, max(0, clock - random.randrange(1, 4)))
         if since and random.random() < 0.8:
-            to_client = random.choice(list(since))
+            to_client = random.choice(sorted(since))
             return uints(to_client, random.choice([0, 0, max(0, since[to_client] - 1)]))
         return uints(self._client(since), self._number())
 

@@ -28,7 +28,7 @@ ANSWERS_MAX = 20
 ENTRY_BYTES = 32
 """What the engine needs around one live entry, at most."""
 
-LEFTOVER_BYTES = 12
+LEFTOVER_BYTES = 10
 """What the engine keeps of one overwritten entry, at most."""
 
 
@@ -218,7 +218,7 @@ class World:
         self, machine: Machine, document: DocumentName, holding: Holding, values: dict[str, bytes]
     ) -> None:
         live_bytes = sum(len(key) + len(value) + ENTRY_BYTES for key, value in values.items())
-        leftover_bytes = UPKEEP.writes_per_generation * LEFTOVER_BYTES * 2
+        leftover_bytes = UPKEEP.writes_per_generation * LEFTOVER_BYTES
         bound_bytes = live_bytes + leftover_bytes + 24 * (UPKEEP.client_ids_max + 1)
         ids_count = len(holding.vector)
         assert len(holding.state) <= bound_bytes, f"{machine.name}: {document} grew too large"

@@ -138,6 +138,7 @@ def test_both_versions_of_the_example_can_be_built_and_differ() -> None:
         (lambda tree: (tree / "out").symlink_to("/etc/passwd"), "make it relative"),
         (lambda tree: (tree / "out").symlink_to("missing"), "leads to nothing"),
         (lambda tree: os.mkfifo(tree / "pipe"), "neither file, folder nor link"),
+        (lambda tree: (tree / "Check.py").write_text(""), "differ in case only"),
         (lambda tree: (tree / "two\nlines").write_text(""), "not printable"),
         (lambda tree: (tree / os.fsdecode(b"\xff")).write_text(""), "not printable"),
     ],

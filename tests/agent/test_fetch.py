@@ -1,0 +1,166 @@
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from agent.fetch import Fetcher, FetchFailed, FetchLimits
+from sync.stages import Reason
+
+CONTENT = bytes(range(256)) * 400
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+LIMITS = FetchLimits(attempts_max=3, stall_s=5.0, disk_reserve_bytes=0)
+
+
+class Hub:
+    """A hub that answers each request as scripted: a function of the bytes asked for."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[bytes] = []
+        self.answers: list[bytes] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
+        writer.close()
+
+
+def answer(body: bytes, *, status: str = "200 OK", length: int | None = None) -> bytes:
+    count = len(body) if length is None else length
+    return f"HTTP/1.1 {status}\r\nContent-Length: {count}\r\n\r\n".encode() + body
+
+
+@asynccontextmanager
+async def hub(*answers: bytes) -> AsyncIterator[Hub]:
+    scripted = Hub()
+    scripted.answers = list(answers)
+    server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
+    scripted.url = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    async with server:
+        yield scripted
+
+
+class Eager(Random):
+    """Never waits between attempts."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return 0.0
+
+
+def fetcher(url: str, folder: Path, limits: FetchLimits = LIMITS) -> Fetcher:
+    return Fetcher(url, folder, limits, Eager())
+
+
+async def test_a_file_that_came_whole_has_its_final_name(tmp_path: Path) -> None:
+    async with hub(answer(CONTENT)) as there:
+        path = await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert [each.name for each in tmp_path.iterdir()] == [DIGEST]
+
+
+async def test_a_download_that_broke_off_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    rest = answer(CONTENT[1000:], status="206 Partial Content")
+    async with hub(answer(CONTENT[:1000], length=len(CONTENT)), rest) as there:
+        path = await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert b"Range: bytes=1000-" in there.requests[1]
+    assert DIGEST.encode() in there.requests[1]
+
+
+async def test_a_hub_that_ignores_the_range_is_taken_from_the_start(tmp_path: Path) -> None:
+    async with hub(answer(CONTENT[:1000], length=len(CONTENT)), answer(CONTENT)) as there:
+        path = await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+
+
+async def test_bytes_that_were_flipped_are_thrown_away_until_the_budget_is_used_up(
+    tmp_path: Path,
+) -> None:
+    flipped = b"x" + CONTENT[1:]
+    async with hub(answer(flipped)) as there:
+        with pytest.raises(FetchFailed) as failed:
+            await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert failed.value.reason is Reason.DIGEST_MISMATCH
+    assert len(there.requests) == LIMITS.attempts_max
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_more_than_was_announced_is_refused_at_once(tmp_path: Path) -> None:
+    async with hub(answer(CONTENT + b"more")) as there:
+        with pytest.raises(FetchFailed) as failed:
+            await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert failed.value.reason is Reason.TOO_LARGE
+    assert len(there.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "count"),
+    [("404 Not Found", Reason.NOT_FOUND, 1), ("503 Busy", Reason.DOWNLOAD_FAILED, 3)],
+)
+async def test_an_error_of_the_hub_ends_the_download_within_its_budget(
+    tmp_path: Path, status: str, reason: Reason, count: int
+) -> None:
+    async with hub(answer(b"", status=status)) as there:
+        with pytest.raises(FetchFailed) as failed:
+            await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert (failed.value.reason, len(there.requests)) == (reason, count)
+
+
+async def test_a_hub_out_of_reach_costs_no_budget_and_ends_when_nobody_wants_it_any_more(
+    tmp_path: Path,
+) -> None:
+    class NoLongerWantedError(Exception):
+        pass
+
+    tries = 0
+
+    def go_on() -> None:
+        nonlocal tries
+        tries += 1
+        if tries > 4 * LIMITS.attempts_max:
+            raise NoLongerWantedError
+
+    with pytest.raises(NoLongerWantedError):
+        await fetcher("http://127.0.0.1:1", tmp_path).fetch(DIGEST, len(CONTENT), go_on=go_on)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_nudge_ends_the_wait_for_a_hub_that_was_out_of_reach(tmp_path: Path) -> None:
+    class Patient(Random):
+        def uniform(self, a: float, b: float) -> float:
+            return 3600.0
+
+    async with hub(answer(CONTENT)) as there:
+        waiting = Fetcher("http://127.0.0.1:1", tmp_path, LIMITS, Patient())
+        attempts = asyncio.Event()
+        task = asyncio.create_task(
+            waiting.fetch(DIGEST, len(CONTENT), go_on=attempts.set), name="fetch"
+        )
+        await attempts.wait()
+        waiting._hub_url = there.url
+        while not task.done():
+            waiting.nudge()
+            await asyncio.sleep(0)
+
+    assert task.result().read_bytes() == CONTENT
+
+
+async def test_no_room_on_the_disk_is_said_before_a_byte_is_asked_for(tmp_path: Path) -> None:
+    limits = FetchLimits(attempts_max=3, stall_s=5.0, disk_reserve_bytes=2**62)
+    async with hub(answer(CONTENT)) as there:
+        with pytest.raises(FetchFailed) as failed:
+            await fetcher(there.url, tmp_path, limits).fetch(DIGEST, len(CONTENT))
+
+    assert failed.value.reason is Reason.NO_SPACE
+    assert there.requests == []

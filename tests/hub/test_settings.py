@@ -1,0 +1,101 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from hub.errors import BadSettings, ExitCode
+from hub.settings import ENV_PREFIX, Settings, load_settings
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "hub-settings.md"
+
+
+def test_every_setting_has_a_sentence_and_is_in_the_reference_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| `?(.*?)`? \|", PAGE.read_text(), re.MULTILINE))
+    assert set(rows) == set(Settings.model_fields)
+    defaults = Settings()
+    for name, field in Settings.model_fields.items():
+        assert field.description
+        default = getattr(defaults, name)
+        assert rows[name] == ("none" if default is None else f"{default}")
+
+
+def test_without_a_word_from_anybody_the_defaults_count() -> None:
+    settings = load_settings(environment={})
+    assert (settings.http_host, settings.http_port, settings.broker_port) == (
+        "127.0.0.1",
+        8420,
+        18830,
+    )
+    assert settings.broker_address is None
+
+
+def test_the_environment_wins_over_the_file_and_the_command_line_over_both(tmp_path: Path) -> None:
+    file = tmp_path / "hub.toml"
+    file.write_text('http_port = 1\nbroker = "127.0.0.1:1883"\nsilence_s = 5\n')
+    settings = load_settings(
+        file,
+        environment={f"{ENV_PREFIX}HTTP_PORT": "2", f"{ENV_PREFIX}SILENCE_S": "6", "OTHER": "x"},
+        chosen={"silence_s": 7},
+    )
+    assert (settings.http_port, settings.silence_s) == (2, 7)
+    assert settings.broker_address == ("127.0.0.1", 1883)
+
+
+def test_the_address_of_a_hub_is_no_setting_of_one() -> None:
+    assert load_settings(environment={"FIELDFARE_HUB_URL": "http://127.0.0.1:1"}) == Settings()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example", ""])
+def test_http_stays_on_loopback_and_says_why(host: str) -> None:
+    with pytest.raises(BadSettings, match="loopback.*Anyone who reaches the API can deploy"):
+        load_settings(environment={}, chosen={"http_host": host})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_every_loopback_address_will_do(host: str) -> None:
+    assert load_settings(environment={}, chosen={"http_host": host}).http_host in {
+        host,
+        "127.0.0.1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("http_port", "70000", "http_port.*FIELDFARE_HUB_HTTP_PORT.*65535"),
+        ("broker", "somewhere", "neither 'embedded' nor host:port"),
+        ("broker", "host:99999", "neither 'embedded' nor host:port"),
+        ("broker", ":1883", "neither 'embedded' nor host:port"),
+        ("colour", "red", "no setting 'colour'.*there are: state_dir"),
+        ("mqtt_version", "4", "mqtt_version.*'auto', '3.1.1' or '5'"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_where_it_came_from(
+    name: str, value: str, words: str
+) -> None:
+    with pytest.raises(BadSettings, match=words) as caught:
+        load_settings(environment={ENV_PREFIX + name.upper(): value})
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code is ExitCode.SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"http_port = ", "not TOML"), (b"\xff\xfe", "not UTF-8")]
+)
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "hub.toml"
+    file.write_bytes(content)
+    with pytest.raises(BadSettings, match=f"{file}.*{words}"):
+        load_settings(file, environment={})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match=r"nowhere\.toml.*No such file"):
+        load_settings(tmp_path / "nowhere.toml", environment={})
+
+
+def test_a_password_is_never_shown() -> None:
+    settings = load_settings(environment={}, chosen={"broker_password": "hush"})
+    assert "hush" not in repr(settings)
+    assert settings.broker_password is not None
+    assert settings.broker_password.get_secret_value() == "hush"
