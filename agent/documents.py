@@ -81,9 +81,11 @@ class Documents:
         counter = await self._store.number(CLIENT_COUNTER)
         self._hlc = await self._store.number(HLC)
         self._counter = counter_after(counter, own.vector if own is not None else ())
-        await self._store.set_numbers(**{CLIENT_COUNTER: self._counter})
         self._author = Author(own, client_id=self._new_id(), prune=self._prune)
         self._durable = self._author.holding()
+        # A new document is stored before its first logged write: the log alone has no beginning.
+        first = {self.own: self._durable} if own is None else {}
+        await self._store.keep(first, client_counter=self._counter)
 
     @property
     def start_number(self) -> int:

@@ -201,7 +201,8 @@ class InstallEngine:
         for artifact in manifest.artifacts:
             await self._fetcher.fetch(artifact.sha256, artifact.length_bytes, go_on=go_on)
         await self._documents.acknowledge(journal.deployment, Stage.VERIFIED)
-        return msgspec.structs.replace(journal, manifest=text), Event.FETCHED
+        tries = max(journal.attempts, 1)  # from here on the first try is under way
+        return msgspec.structs.replace(journal, manifest=text, attempts=tries), Event.FETCHED
 
     def _check(self, manifest: Manifest, journal: Journal) -> None:
         """Refuse what does not fit before its artifacts are fetched."""

@@ -20,7 +20,7 @@ from sync.stamps import Interval
 
 WIDTH: Final = 860
 LABEL_WIDTH: Final = 150
-VALUE_WIDTH: Final = 130
+VALUE_WIDTH: Final = 150
 ROW_HEIGHT: Final = 26
 BAR_HEIGHT: Final = 14
 MARK_WIDTH_MIN: Final = 2.5
@@ -92,7 +92,7 @@ def verdict_bar(verdicts: Mapping[Verdict, int]) -> str:
                 f'text-anchor="middle">{count}</text>'
             )
             x += width
-    return _svg(22, parts, "Devices by verdict")
+    return _svg(22, parts, "Devices by verdict", kind="bar")
 
 
 def funnel_chart(funnel: Funnel) -> str:
@@ -206,9 +206,8 @@ def _axis_for(drawn: Sequence[DeviceOutcome], width: float) -> Axis:
     return Axis(longest_ms, 0.0, width)
 
 
-def _svg(height: int, parts: Sequence[str], title: str) -> str:
+def _svg(height: int, parts: Sequence[str], title: str, *, kind: str = "chart") -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
-        + "".join(parts)
-        + "</svg>"
+        f'<div class="{kind}"><svg viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="{escape(title)}">' + "".join(parts) + "</svg></div>"
     )

@@ -60,7 +60,7 @@ def courses_of(
                 device_stages=_device_stages(stages[each.n]),
                 receipts=_receipts(each),
                 presence=credited(
-                    log[each.n], listening, heard=heard.get(each.n, (0, 0)), now_ms=now_ms
+                    log[each.n], listening, heard=_heard(each, heard), now_ms=now_ms
                 ),
                 contacts=contacts_in(contacts.get(each.n)) if stages[each.n] else Contacts(),
                 superseded_at_ms=each.superseded_ms,
@@ -146,6 +146,12 @@ def _device_stages(stages: Iterable[Seen]) -> dict[Stage, DeviceStage]:
             ack = decode_ack(seen.record)
             held[stage] = DeviceStage(stamp_of(ack), seen.seen_at_ms, ack.reason, ack.detail)
     return held
+
+
+def _heard(targeted: Targeted, heard: Mapping[int, tuple[int, int]]) -> tuple[int, int]:
+    """Return when a device was last heard, its receipts included, and how late its death may be."""
+    heard_ms, grace_ms = heard.get(targeted.n, (0, 0))
+    return max(heard_ms, targeted.covered_ms or 0, targeted.missed_ms or 0), grace_ms
 
 
 def _receipts(targeted: Targeted) -> tuple[Receipt, ...]:

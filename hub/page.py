@@ -230,18 +230,19 @@ def _device(each: DeviceOutcome) -> str:
 
 def _section(section: Section) -> str:
     head = "".join(f"<th>{escape(each)}" for each in section.header)
-    rows = "".join(
-        "<tr>"
-        + "".join(
-            f"<td>{_chip(cell.kind, cell.text) if cell.kind else escape(cell.text)}" for cell in row
-        )
-        + "</tr>"
-        for row in section.rows
-    )
+    rows = "".join(f"<tr>{_cells(row)}</tr>" for row in section.rows)
     remark = f"<p>{escape(section.remark)}</p>" if section.remark else ""
     return (
         f"<h2>{escape(section.title)}</h2>{remark}"
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def _cells(row: Sequence[Cell]) -> str:
+    tags = ["<th scope=row>", *["<td>"] * (len(row) - 1)]
+    return "".join(
+        tag + (_chip(cell.kind, cell.text) if cell.kind else escape(cell.text))
+        for tag, cell in zip(tags, row, strict=True)
     )
 
 
@@ -330,6 +331,7 @@ td { font-variant-numeric: tabular-nums }
 .dim { color: var(--dim); font-size: 13px; fill: var(--dim) }
 .chip { display: inline-block; padding: 0 8px; border-radius: 9px; font-size: 12.5px;
   line-height: 19px; white-space: nowrap; color: #fff; background: var(--gone) }
+.chart { overflow-x: auto }
 svg { display: block; width: 100%; height: auto; overflow: visible }
 svg text { font-size: 12.5px; fill: var(--ink); font-variant-numeric: tabular-nums }
 svg .dim { fill: var(--dim); font-size: 11.5px }
@@ -347,8 +349,8 @@ svg .on { fill: #fff; font-weight: 600 }
 .v-rolled_back { background: var(--back); fill: var(--back) }
 .v-failed, .v-bad { background: var(--bad); fill: var(--bad) }
 .v-superseded, .v-expired, .v-cancelled { background: var(--gone); fill: var(--gone) }
-@media (max-width: 640px) { main { padding: 22px 16px } .devices td, .devices th { display: block;
-  border: 0; padding: 2px 0 } .devices tr { display: block; border-bottom: 1px solid var(--line);
+@media (max-width: 640px) { main { padding: 22px 16px } .chart svg { min-width: 620px }
+  .devices td, .devices th { display: block; border: 0; padding: 2px 0 } .devices tr { display: block; border-bottom: 1px solid var(--line);
   padding: 8px 0 } .devices thead { display: none } }
 @media print { main { max-width: none; padding: 0 } h2, h3 { break-after: avoid }
   tr { break-inside: avoid } }

@@ -97,13 +97,23 @@ def run(arguments: Sequence[str]) -> int:
     except click.Abort:
         return _fail("stopped", Exit.INTERRUPTED)
     except click.ClickException as wrong:
-        wrong.show()
-        return Exit.USAGE
+        return _misused(wrong)
     except BrokenPipeError:
         # Whoever reads has seen enough. Python would complain again when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     return done if isinstance(done, int) else Exit.OK
+
+
+def _misused(wrong: click.ClickException) -> int:
+    """Say on one line what is wrong with the command line; show the help if there is no more."""
+    if isinstance(wrong, click.exceptions.NoArgsIsHelpError):
+        wrong.show()
+        return Exit.USAGE
+    context = wrong.ctx if isinstance(wrong, click.UsageError) else None
+    path = context.command_path if context is not None else PROGRAM
+    click.echo(f"{path}: {wrong.format_message()} (see {path} --help)", err=True)
+    return Exit.USAGE
 
 
 def _fail(message: str, code: int) -> int:

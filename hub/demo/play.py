@@ -145,7 +145,8 @@ class Play:
             self._act(killed.part, "its agent got SIGKILL right after it had thrown the switch")
             await asyncio.sleep(POWER_OFF_S)
             report = await asyncio.to_thread(self._client.deployment, self._deployment)
-            self.record.killed_at_stage = next(
+            self.record.faults.is_killed = True
+            self.record.faults.killed_at = next(
                 (each.stage for each in report.devices if each.device == killed.part.device), None
             )
             killed.program.start()
@@ -191,8 +192,10 @@ class Play:
             devices=devices,
             runs=runs,
         )
+        deaf = self._one(Fault.DEAF).link
+        self.record.faults.swallowed_count = deaf.swallowed_count if deaf is not None else 0
         self.record.looks.append(look)
-        self.record.checks += check_look(look, killed_at_stage=self.record.killed_at_stage)
+        self.record.checks += check_look(look, self.record.faults)
         self._board.say(report.sentence)
 
     async def _wait_for(self, deployment: str, expected: Mapping[str, Expected]) -> bool:

@@ -31,6 +31,18 @@ class Act:
     what: str
 
 
+@dataclass(slots=True, kw_only=True)
+class Faults:
+    """Whether faults that need a moment of their own really came about."""
+
+    is_killed: bool = False
+    """Whether an agent got SIGKILL between the switch and its last word."""
+    killed_at: Stage | None = None
+    """How far that device had come by its last word; None for no word."""
+    swallowed_count: int = 0
+    """Messages that the deaf device never saw."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """What the hub reported at one moment, and what really ran at that moment."""
@@ -94,8 +106,7 @@ class Record:
     acts: list[Act] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
-    killed_at_stage: Stage | None = None
-    """How far the killed device had come by its last word before SIGKILL; None for no word."""
+    faults: Faults = field(default_factory=Faults)
     silence_s: float = 0.0
     broker: str = ""
     took_s: float = 0.0
@@ -119,11 +130,11 @@ class Record:
         ]
 
 
-def check_look(look: Look, *, killed_at_stage: Stage | None) -> list[Check]:
+def check_look(look: Look, faults: Faults) -> list[Check]:
     """Return every comparison of one look, those that hold and those that do not."""
     found: list[Check] = []
     for part in CAST:
-        found += _check_part(look, part, _expected(look, part), killed_at_stage)
+        found += _check_part(look, part, _expected(look, part), faults)
     running = sum(version == NEW for version in look.runs.values())
     adoption = next((each for each in look.fleet.adoption if each.component == COMPONENT), None)
     counts = {
@@ -210,9 +221,7 @@ def _expected(look: Look, part: Part) -> Expected:
     return part.first if look.name == "first" else part.final
 
 
-def _check_part(
-    look: Look, part: Part, expected: Expected, killed_at_stage: Stage | None
-) -> list[Check]:
+def _check_part(look: Look, part: Part, expected: Expected, faults: Faults) -> list[Check]:
     device = part.device
     runs = look.runs.get(device, NOTHING)
     found = [
@@ -231,18 +240,23 @@ def _check_part(
         found.append(_check(look, device, "reason", wrong, outcome.reason))
     elif part.fault is Fault.DEAF and look.name == "first":
         shown = bool(outcome.evidence_against)
-        found.append(_check(look, device, "connected", expected=True, reported=online))
-        found.append(
-            _check(look, device, "its state vector lacks it", expected=True, reported=shown)
-        )
+        swallowed = faults.swallowed_count > 0
+        found.append(_check(look, device, "its link swallowed messages", "yes", swallowed))
+        found.append(_check(look, device, "connected", "yes", online))
+        found.append(_check(look, device, "its state vector lacks it", "yes", shown))
     elif part.fault is Fault.KILLED:
-        late = killed_at_stage is not None and order(killed_at_stage) >= order(Stage.HEALTHY)
-        found.append(_check(look, device, "killed before it was proven", "yes", not late))
+        found.append(_check(look, device, "killed before it was proven", "yes", _in_time(faults)))
     elif part.fault is Fault.WRONG_CLOCK:
         found.append(
             _check(look, device, "Execution Gap is possible", "yes", _is_possible(look, outcome))
         )
     return found
+
+
+def _in_time(faults: Faults) -> bool:
+    """Tell whether the kill came while the install was not over."""
+    is_late = faults.killed_at is not None and order(faults.killed_at) >= order(Stage.HEALTHY)
+    return faults.is_killed and not is_late
 
 
 def _is_possible(look: Look, outcome: answers.Outcome) -> bool:

@@ -110,9 +110,12 @@ class Machine:
         held = self.disk.image.holdings
         yield from self._new_client_id()
         for document in self.writes:
-            self.authors[document] = Author(
-                held.get(document), client_id=self.client_id, upkeep=UPKEEP
-            )
+            author = Author(held.get(document), client_id=self.client_id, upkeep=UPKEEP)
+            self.authors[document] = author
+            if author.upkeep():  # the power may have failed before the last one was stored
+                yield "rolled"
+                self.commit(document, author.holding())
+                yield "roll stored"
         for line, (sends, follows) in self.lines.items():
             random = Random(self.client_id)
             self.sessions[line] = Session(line[1], sends=sends, follows=follows, random=random)

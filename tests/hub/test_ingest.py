@@ -42,6 +42,13 @@ def test_what_a_device_writes_is_held_projected_and_answered(core: Core) -> None
     ]
 
 
+def test_a_device_that_has_written_nothing_yet_has_done_nothing_wrong(core: Core) -> None:
+    device = FleetDevice("d1", 1)
+    core.connect(device)
+    assert device.is_settled()
+    assert _offences(core, "d1") == {}
+
+
 def test_several_updates_of_one_device_in_one_batch_are_all_taken_and_answered_once(
     core: Core,
 ) -> None:

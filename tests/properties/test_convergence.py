@@ -18,7 +18,7 @@ from sync.replica import Holding, Replica
 from sync.vector import tag_of
 from tests.fakes.world import HUBS, World, desired_document, device_document
 
-pytestmark = pytest.mark.timeout(7200)  # a failure is made small, and a soak takes hours
+pytestmark = pytest.mark.timeout(3600)  # a failure is made small, and a soak takes long
 
 GAMES_MIN = 300
 STEPS_MIN = 60

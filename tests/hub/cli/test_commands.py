@@ -185,8 +185,16 @@ def test_a_wrong_command_line_asks_the_hub_for_nothing(
 ) -> None:
     code, out, err = run(capsys, *words)
     assert (code, out) == (Exit.USAGE, "")
-    assert "Error: " in err
+    assert err.startswith("fieldfare")
+    assert err.endswith("--help)\n")
+    assert err.count("\n") == 1
     assert hub.asked == []
+
+
+def test_fieldfare_alone_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys)
+    assert code == Exit.USAGE
+    assert "Commands:" in out + err
 
 
 def test_a_value_is_json_and_anything_else_is_text(

@@ -1,12 +1,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
 
 from hub.demo.cast import CAST, NEW, OLD, Fault
-from hub.demo.record import Act, Look, Record, check_look, summary_of, to_json
+from hub.demo.record import Act, Faults, Look, Record, check_look, summary_of, to_json
 from hub.demo.show import _page
 from hub.outcomes.durations import Span, State
 from hub.outcomes.silence import Verdict
@@ -14,11 +15,16 @@ from sync.stages import Stage
 from sync.stamps import Interval
 from tests.hub.demo.looks import true_look, with_outcome
 
+
+def faults_done(**changes: Any) -> Faults:
+    return replace(Faults(is_killed=True, killed_at=Stage.VERIFIED, swallowed_count=3), **changes)
+
+
 DEVICES = {part.fault: part.device for part in CAST}
 
 
-def wrong(look: Look, *, killed_at_stage: Stage | None = Stage.VERIFIED) -> list[tuple[str, str]]:
-    checks = check_look(look, killed_at_stage=killed_at_stage)
+def wrong(look: Look, **faults: Any) -> list[tuple[str, str]]:
+    checks = check_look(look, faults_done(**faults))
     return [(check.device, check.about) for check in checks if not check.holds]
 
 
@@ -136,16 +142,22 @@ def test_an_application_that_runs_something_else_is_caught() -> None:
     assert ("", f"devices that run {NEW}, by the status") in found
 
 
-def test_a_kill_that_came_too_late_is_admitted() -> None:
-    found = wrong(true_look("first"), killed_at_stage=Stage.ACK_SEEN)
+@pytest.mark.parametrize("faults", [{"killed_at": Stage.ACK_SEEN}, {"is_killed": False}])
+def test_a_kill_that_came_too_late_or_not_at_all_is_admitted(faults: dict[str, Any]) -> None:
+    found = wrong(true_look("first"), **faults)
     assert found == [(DEVICES[Fault.KILLED], "killed before it was proven")]
+
+
+def test_a_link_that_swallowed_nothing_is_admitted() -> None:
+    found = wrong(true_look("first"), swallowed_count=0)
+    assert found == [(DEVICES[Fault.DEAF], "its link swallowed messages")]
 
 
 def record_of(*looks: Look) -> Record:
     record = Record(silence_s=8, broker="mosquitto", took_s=40, looks=list(looks))
     record.acts.append(Act(at_s=1.234, device=DEVICES[Fault.OFFLINE], what="its link was cut"))
     for look in looks:
-        record.checks += check_look(look, killed_at_stage=Stage.VERIFIED)
+        record.checks += check_look(look, faults_done())
     return record
 
 
