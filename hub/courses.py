@@ -59,9 +59,7 @@ def courses_of(
                 hub_stages=_hub_stages(by_device[ALL], by_device.get(each.n, {}), stages[each.n]),
                 device_stages=_device_stages(stages[each.n]),
                 receipts=_receipts(each),
-                presence=credited(
-                    log[each.n], listening, heard=_heard(each, heard), now_ms=now_ms
-                ),
+                presence=credited(log[each.n], listening, heard=_heard(each, heard), now_ms=now_ms),
                 contacts=contacts_in(contacts.get(each.n)) if stages[each.n] else Contacts(),
                 superseded_at_ms=each.superseded_ms,
                 cancelled_at_ms=deployed.cancelled_ms,

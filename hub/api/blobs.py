@@ -17,10 +17,10 @@ from litestar.status_codes import (
     HTTP_416_REQUESTED_RANGE_NOT_SATISFIABLE,
 )
 
+from hub.api.given import TheOperations
 from hub.api.ranges import Part, Unsatisfiable, wanted
 from hub.artifacts import Artifacts, is_digest
 from hub.errors import NotFound, Refusal
-from hub.operations import Operations
 
 PATH = "/blobs/{digest:str}"
 
@@ -47,7 +47,7 @@ def _headers(digest: str, length_bytes: int) -> dict[str, str]:
 
 
 @head(PATH, summary="Whether a blob is here, and how long it is")
-async def head_blob(operations: Operations, digest: Digest) -> Response[None]:
+async def head_blob(operations: TheOperations, digest: Digest) -> Response[None]:
     """Answer like GET, without the content."""
     length_bytes = _length_bytes(operations.artifacts, digest)
     headers = _headers(digest, length_bytes) | {"content-type": "application/octet-stream"}
@@ -56,7 +56,7 @@ async def head_blob(operations: Operations, digest: Digest) -> Response[None]:
 
 @get(PATH, summary="A blob, or the part that Range asks for", media_type="application/octet-stream")
 async def get_blob(
-    request: Request[Any, Any, Any], operations: Operations, digest: Digest
+    request: Request[Any, Any, Any], operations: TheOperations, digest: Digest
 ) -> Response[Any]:
     """Send the content; a download that broke off goes on with Range and If-Range."""
     artifacts = operations.artifacts
@@ -104,7 +104,7 @@ async def get_blob(
     status_code=HTTP_201_CREATED,
 )
 async def put_blob(
-    request: Request[Any, Any, Any], operations: Operations, digest: Digest
+    request: Request[Any, Any, Any], operations: TheOperations, digest: Digest
 ) -> Response[dict[str, Any]]:
     """Take in a blob."""
     if not is_digest(digest):

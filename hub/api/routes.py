@@ -11,9 +11,9 @@ from litestar import Response, delete, get, post, put
 from litestar.params import Parameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPTED
 
-from hub.api.status import Status
+from hub.api.given import TheOperations, TheStatus
 from hub.deployments import Request
-from hub.operations import PAGE_MAX, Operations
+from hub.operations import PAGE_MAX
 from hub.store.releases import Release
 from hub.wishes import text_of
 from sync.documents import Kind
@@ -53,20 +53,20 @@ async def openapi(request: HttpRequest[Any, Any, Any]) -> dict[str, Any]:
 
 
 @get("/hub", summary="What this hub is, and its counters")
-async def hub(status: Status) -> dict[str, Any]:
+async def hub(status: TheStatus) -> dict[str, Any]:
     """Answer without asking the database, so this also tells whether the hub is alive."""
     return status.view()
 
 
 @get("/fleet", summary="Who runs the latest version, what became of deployments, who is dark")
-async def fleet(operations: Operations) -> dict[str, Any]:
+async def fleet(operations: TheOperations) -> dict[str, Any]:
     """Answer the operator's first question."""
     return await operations.fleet()
 
 
 @get("/devices", summary="Registered devices, a page at a time, by name")
 async def devices(
-    operations: Operations,
+    operations: TheOperations,
     after: Annotated[str, Parameter(description="Name after which the page begins.")] = "",
     limit: Limit = LIMIT,
 ) -> dict[str, Any]:
@@ -76,13 +76,13 @@ async def devices(
 
 
 @get("/devices/{device:str}", summary="Everything that is known of one device")
-async def device(operations: Operations, device: str) -> dict[str, Any]:
+async def device(operations: TheOperations, device: str) -> dict[str, Any]:
     """Show one device."""
     return await operations.device(device)
 
 
 @get("/releases", summary="Releases, newest first")
-async def releases(operations: Operations) -> dict[str, Any]:
+async def releases(operations: TheOperations) -> dict[str, Any]:
     """List what can be deployed."""
     return {"items": [_release(each) for each in await operations.releases()]}
 
@@ -94,20 +94,22 @@ async def releases(operations: Operations) -> dict[str, Any]:
     "version was released with other content; 201 if it is new, 200 if it was here.",
     status_code=HTTP_201_CREATED,
 )
-async def publish_release(operations: Operations, data: dict[str, Any]) -> Response[dict[str, Any]]:
+async def publish_release(
+    operations: TheOperations, data: dict[str, Any]
+) -> Response[dict[str, Any]]:
     """Publish a release; doing so twice is fine."""
     found, is_new = await operations.publish_release(data)
     return Response(_release(found), status_code=HTTP_201_CREATED if is_new else HTTP_200_OK)
 
 
 @get("/deployments", summary="Deployments, newest first")
-async def deployments(operations: Operations, limit: Limit = LIMIT) -> dict[str, Any]:
+async def deployments(operations: TheOperations, limit: Limit = LIMIT) -> dict[str, Any]:
     """List what was asked for."""
     return {"items": await operations.deployments(limit)}
 
 
 @post("/deployments", summary="Deploy a release", status_code=HTTP_202_ACCEPTED)
-async def deploy(operations: Operations, data: DeploymentRequest) -> Response[dict[str, Any]]:
+async def deploy(operations: TheOperations, data: DeploymentRequest) -> Response[dict[str, Any]]:
     """Accept a deployment. It is durable when this answers; devices take it in their own time."""
     accepted = await operations.deploy(
         Request(
@@ -127,19 +129,21 @@ async def deploy(operations: Operations, data: DeploymentRequest) -> Response[di
 
 
 @get("/deployments/{deployment:str}", summary="What became of a deployment")
-async def report(operations: Operations, deployment: str) -> dict[str, Any]:
+async def report(operations: TheOperations, deployment: str) -> dict[str, Any]:
     """Show the report."""
     return await operations.report(deployment)
 
 
 @delete("/deployments/{deployment:str}", summary="Take a deployment back", status_code=HTTP_200_OK)
-async def cancel(operations: Operations, deployment: str) -> dict[str, Any]:
+async def cancel(operations: TheOperations, deployment: str) -> dict[str, Any]:
     """Cancel it where it was not applied yet; doing so twice is fine."""
     return await operations.cancel(deployment)
 
 
 @put("/devices/{device:str}/settings/{key:str}", summary="Wish for a setting of one device")
-async def wish_device(operations: Operations, device: str, key: str, data: Wish) -> dict[str, Any]:
+async def wish_device(
+    operations: TheOperations, device: str, key: str, data: Wish
+) -> dict[str, Any]:
     """Say what a setting of one device should be."""
     value = text_of(data.value)
     return await operations.wish(Kind.DESIRED, device, key, value, data.policy)
@@ -150,13 +154,13 @@ async def wish_device(operations: Operations, device: str, key: str, data: Wish)
     summary="Take back a wish for one device",
     status_code=HTTP_200_OK,
 )
-async def unwish_device(operations: Operations, device: str, key: str) -> dict[str, Any]:
+async def unwish_device(operations: TheOperations, device: str, key: str) -> dict[str, Any]:
     """Leave the setting to the device."""
     return await operations.wish(Kind.DESIRED, device, key, None, Policy.LATEST.value)
 
 
 @put("/groups/{group:str}/settings/{key:str}", summary="Wish for a setting of a group's devices")
-async def wish_group(operations: Operations, group: str, key: str, data: Wish) -> dict[str, Any]:
+async def wish_group(operations: TheOperations, group: str, key: str, data: Wish) -> dict[str, Any]:
     """Say what a setting of all devices of a group should be."""
     value = text_of(data.value)
     return await operations.wish(Kind.GROUP, group, key, value, data.policy)
@@ -167,7 +171,7 @@ async def wish_group(operations: Operations, group: str, key: str, data: Wish) -
     summary="Take back a wish for a group's devices",
     status_code=HTTP_200_OK,
 )
-async def unwish_group(operations: Operations, group: str, key: str) -> dict[str, Any]:
+async def unwish_group(operations: TheOperations, group: str, key: str) -> dict[str, Any]:
     """Leave the setting to the devices."""
     return await operations.wish(Kind.GROUP, group, key, None, Policy.LATEST.value)
 

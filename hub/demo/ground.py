@@ -25,7 +25,7 @@ END_MAX_S: Final = 10.0
 POLL_S: Final = 0.02
 
 ROOM_MIN_BYTES: Final = 64 * 1024 * 1024
-"""Free disk that the demo wants before it starts. It takes a few MB, and agents leave 16 MB free."""
+"""Free disk that the demo wants before it starts: it takes a few MB, agents leave 16 MB free."""
 
 FOLDER_BYTES_MAX: Final = 60
 """Longest path of the folder: below it there are Unix sockets, whose paths have at most 107."""

@@ -39,7 +39,7 @@ async def hub(*answers: bytes) -> AsyncIterator[Hub]:
     scripted = Hub()
     scripted.answers = list(answers)
     server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
-    scripted.url = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    scripted.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
         yield scripted
 

@@ -34,7 +34,7 @@ from sync.replica import Holding, values_of
 from sync.session import Retry, Role, Session, Step
 from sync.topics import TopicKind, parse_topic, presence_topic, up_topic
 from sync.transport.mqtt import MqttTransport
-from sync.transport.port import Connected, Congested, Delivery, Link, Subscription
+from sync.transport.port import Congested, Connected, Delivery, Link, Subscription
 
 RETRY = Retry(first_s=1.0, longest_s=5.0)
 TICK_S = 0.25

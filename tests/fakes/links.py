@@ -178,7 +178,7 @@ async def until(
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait until something holds that no event reports, such as a counter or another process."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - nobody tells us
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -87,11 +87,7 @@ class Core:
             if not waiting:
                 return
             replies = self.say(device.name, *waiting, boot=device.boot)
-            waiting = [
-                each
-                for reply in replies
-                for each in device.receive(reply, self.now.mono_s)
-            ]
+            waiting = [each for reply in replies for each in device.receive(reply, self.now.mono_s)]
         raise AssertionError(f"still talking: {waiting}")
 
     def connect(self, device: FleetDevice) -> None:

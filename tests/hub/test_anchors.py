@@ -1,11 +1,11 @@
+import pytest
+
 from hub.anchors import WORTH_MS, Anchors, contacts_in, pinned, wants_pins
 from sync.contacts import ANCHORS_MAX, BOOTS_MAX, Anchor, Boot, Contacts
 from sync.messages import Frame
 from sync.records import Ack, encode
 from tests.fakes.fleet import FleetDevice, fact
 from tests.hub.core import START_MS, Core
-
-import pytest
 
 BOOT = b"boot-1"
 

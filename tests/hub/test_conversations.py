@@ -1,3 +1,5 @@
+import pytest
+
 from hub import conversations as module
 from hub.conversations import Conversations
 from sync.messages import Diff, Full, Have, Message, Open, Refuse
@@ -7,8 +9,6 @@ from sync.session import REFUSED_PAUSE_S
 from sync.vector import encode_vector
 from tests.fakes.fleet import FleetDevice, fact
 from tests.hub.core import Core, desired
-
-import pytest
 
 
 def _wish(core: Core, device: str, value: str = '"x"') -> None:

@@ -26,7 +26,10 @@ def _deployment(order_ms: int = START_MS, **fields: object) -> bytes:
 
 
 def _write(
-    core: Core, document: DocumentName, entries: dict[str, bytes], by: DesiredDocuments | None = None
+    core: Core,
+    document: DocumentName,
+    entries: dict[str, bytes],
+    by: DesiredDocuments | None = None,
 ) -> Holding:
     writer = by or core.desired
     return core.database.transact(lambda db: writer.write(db, document, entries, core.now.ms))

@@ -37,9 +37,9 @@ def test_what_a_device_writes_is_held_projected_and_answered(core: Core) -> None
     held = core.held(own("d1"))
     assert held is not None
     assert values_of(held) == device.author.values()
-    assert core.rows("SELECT d.id, f.name, f.value FROM p_fact f JOIN device d ON d.n = f.device") == [
-        ("d1", "class", '"lamp"')
-    ]
+    assert core.rows(
+        "SELECT d.id, f.name, f.value FROM p_fact f JOIN device d ON d.n = f.device"
+    ) == [("d1", "class", '"lamp"')]
 
 
 def test_a_device_that_has_written_nothing_yet_has_done_nothing_wrong(core: Core) -> None:

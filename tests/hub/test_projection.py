@@ -47,7 +47,9 @@ STEPS = st.lists(
 )
 
 
-def _play(core: Core, devices: dict[str, FleetDevice], steps: list[tuple[str, str, object]]) -> None:
+def _play(
+    core: Core, devices: dict[str, FleetDevice], steps: list[tuple[str, str, object]]
+) -> None:
     for device in devices.values():
         device.write(fact("class", "lamp"), core.now.mono_s)
         core.connect(device)
