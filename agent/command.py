@@ -1,4 +1,4 @@
-"""Running one command of a release: bounded in time and output, gone with all its children.
+"""Running one command of a release: bounded in time and output, ended with its children when late.
 
 Owns processes and their process groups. Decides nothing.
 """
@@ -17,6 +17,14 @@ OUTPUT_BYTES_MAX: Final = 16 * 1024
 
 GRACE_S: Final = 2.0
 """Between SIGTERM and SIGKILL."""
+
+
+_OWN_ENVIRONMENT: Final = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")
+}
+"""A release must not speak to the service manager in the agent's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ async def run_command(
         process = await asyncio.create_subprocess_exec(
             *words,
             cwd=folder,
-            env={**os.environ, **environment},
+            env={**_OWN_ENVIRONMENT, **environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -22,7 +22,7 @@ from agent.installer import InstallEngine
 from agent.local import LocalSocket
 from agent.notify import notify
 from agent.settings import Settings
-from agent.store import Store, StoreError, open_store
+from agent.store import Store, StoreError, lock_state, open_store
 from agent.values import Values
 from agent.work import Work
 from sync import documents as names
@@ -137,7 +137,6 @@ class Daemon:
                 try:
                     await self._take(event)
                 except StoreError as error:
-                    # Not acknowledged at the broker and not stored: the hub will say it again.
                     logger.error("store refused error=%s", error)  # noqa: TRY400 - for people
 
     async def _take(self, event: Event) -> None:
@@ -154,16 +153,23 @@ class Daemon:
                 await self._hub_presence(event.payload)
                 self._transport.acknowledge(event)
             case Delivery():
-                direct = event.topic == self._down
-                replies, changed = await self._documents.receive(event.payload, direct=direct)
-                self._transport.acknowledge(event)
-                self._send(replies)
-                self._rearm.set()
-                if changed:
-                    if await self._values.record_conflicts():
-                        self._on_written()
-                    self._work.wake()
-                    await self._local.announce()
+                await self._mail(event)
+
+    async def _mail(self, event: Delivery) -> None:
+        direct = event.topic == self._down
+        try:
+            replies, changed = await self._documents.receive(event.payload, direct=direct)
+        finally:
+            # Whatever happened: unacknowledged messages would fill the broker's window and make
+            # this device deaf. What was not stored is not confirmed, so the hub says it again.
+            self._transport.acknowledge(event)
+        self._send(replies)
+        self._rearm.set()
+        if changed:
+            self._work.wake()
+            if await self._values.record_conflicts():
+                self._on_written()
+            await self._local.announce()
 
     async def _hub_presence(self, payload: bytes) -> None:
         """A hub that started anew may have forgotten, or been restored: compare documents."""
@@ -259,19 +265,20 @@ async def serve(settings: Settings, clock: Clock) -> None:
         StoreError: The state folder or database cannot be used.
         LocalSocketError: The socket for applications cannot be opened.
     """
-    async with await open_store(settings.state_dir) as store:
-        running = asyncio.ensure_future(Daemon(settings, store, clock).run())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, running.cancel)
-        try:
-            await running
-        except asyncio.CancelledError:
-            logger.info("stopped")
-        except BaseExceptionGroup as group:
-            raise _first(group) from group
-        finally:
-            notify("STOPPING=1")
+    with lock_state(settings.state_dir):
+        async with await open_store(settings.state_dir) as store:
+            running = asyncio.ensure_future(Daemon(settings, store, clock).run())
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, running.cancel)
+            try:
+                await running
+            except asyncio.CancelledError:
+                logger.info("stopped")
+            except BaseExceptionGroup as group:
+                raise _first(group) from group
+            finally:
+                notify("STOPPING=1")
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

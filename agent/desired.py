@@ -3,11 +3,13 @@
 Owns pure answers from the desired documents. Never acts on them.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sync import documents, overlay, records
 from sync.documents import DocumentName
+from sync.manifest import COMPONENT_PATTERN, VERSION_PATTERN
 from sync.records import Conflict, Deployment, Desired, Local
 from sync.selector import BadSelector, matches
 
@@ -27,6 +29,8 @@ def wishes(
     found: dict[str, Wish] = {}
     for held in values.values():
         for deployment, record in records.select(Deployment, documents.DEPLOYMENT, held).items():
+            if not _is_sound(deployment, record):
+                continue
             try:
                 applies = matches(record.where, labels)
             except BadSelector:
@@ -34,6 +38,19 @@ def wishes(
             if applies:
                 found[deployment] = Wish(deployment, record)
     return sorted(found.values(), key=lambda wish: (wish.record.order, wish.deployment))
+
+
+def _is_sound(deployment: str, record: Deployment) -> bool:
+    """Tell whether names that become keys and paths are names; a stranger may have written them."""
+    return (
+        documents.ID_PATTERN.match(deployment) is not None
+        and _COMPONENT.match(record.component) is not None
+        and _VERSION.match(record.version) is not None
+    )
+
+
+_COMPONENT = re.compile(COMPONENT_PATTERN)
+_VERSION = re.compile(VERSION_PATTERN)
 
 
 def standing(all_wishes: Sequence[Wish]) -> dict[str, Wish]:

@@ -15,7 +15,7 @@ from typing import Final
 from agent.clock import Clock
 from agent.prune import prune
 from agent.settings import Settings
-from agent.store import Store
+from agent.store import Store, StoreError
 from sync import documents as names
 from sync import hlc, records
 from sync.author import Author
@@ -65,6 +65,8 @@ class Documents:
         )
         self._anchor: tuple[int, int] | None = None
         self._anchor_sent_ms = -ANCHOR_EVERY_MS
+        self.hub_ms = 0
+        """A time that the hub's clock has certainly passed: its last message to us says so."""
         self.offence_count = 0
         """Frames and messages that were refused since the start."""
 
@@ -84,7 +86,9 @@ class Documents:
         self._author = Author(own, client_id=self._new_id(), prune=self._prune)
         self._durable = self._author.holding()
         # A new document is stored before its first logged write: the log alone has no beginning.
-        first = {self.own: self._durable} if own is None else {}
+        is_new = self._author.upkeep() or own is None
+        self._durable = self._author.holding()
+        first = {self.own: self._durable} if is_new else {}
         await self._store.keep(first, client_counter=self._counter)
 
     @property
@@ -121,7 +125,7 @@ class Documents:
         """Set values durably. Say so with `changed`, once writes have gathered.
 
         Raises:
-            StoreError: Nothing was written; the caller may try again.
+            StoreError: Nothing was written, on disk or in memory; the caller may try again.
             ValueError: A key or value is out of bounds; nothing was written.
         """
         if entries:
@@ -195,6 +199,7 @@ class Documents:
             return [], False
         if direct:
             self._anchor = (frame.sent_ms, self._clock.stamp().boottime_ms)
+            self.hub_ms = max(self.hub_ms, frame.sent_ms)
         replies: list[bytes] = []
         news = False
         async with self._lock:
@@ -213,12 +218,15 @@ class Documents:
         try:
             full = await self._store.log(self.own, change, hlc=self._hlc)
         except BaseException:
-            # What is in memory but not on disk must never be published: go back to the disk.
-            self._author = Author(self._durable, client_id=self._fresh_id(), prune=self._prune)
+            self._back_to_disk()
             raise
-        if self._author.upkeep() or full:
-            await self._store.keep({self.own: self._author.holding()})
         self._durable = self._author.holding()
+        if self._author.upkeep() or full:
+            try:
+                await self._keep_own()
+            except StoreError as error:
+                # The write itself is durable; only the tidying has to wait for room.
+                logger.warning("document not tidied error=%s", error)
 
     async def _carry_out(self, step: Step) -> list[bytes]:
         """Store what a step calls for, then return what it sends."""
@@ -255,8 +263,16 @@ class Documents:
 
     async def _keep_own(self) -> None:
         holding = self._author.holding()
-        await self._store.keep({self.own: holding}, client_counter=self._counter)
+        try:
+            await self._store.keep({self.own: holding}, client_counter=self._counter)
+        except BaseException:
+            self._back_to_disk()
+            raise
         self._durable = holding
+
+    def _back_to_disk(self) -> None:
+        """Drop what is in memory but not on disk: it must never be published, nor built upon."""
+        self._author = Author(self._durable, client_id=self._fresh_id(), prune=self._prune)
 
     def _say(self) -> list[Message]:
         return self._session.changed(self.own, self._shelf, self._clock.mono_s()).send

@@ -16,9 +16,12 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sync.stages import Reason
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 CHUNK_BYTES: Final = 64 * 1024
 BACKOFF_FIRST_S: Final = 1.0
@@ -128,13 +131,16 @@ class Fetcher:
             self._check_room(length_bytes - have_bytes)
             if not (exact and have_bytes == length_bytes):
                 self._download(sha256, part, have_bytes, length_bytes, stop)
+            part.touch()
             self._finish(sha256, part, length_bytes, exact)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise FetchFailed(Reason.NO_SPACE, "no room on the disk", final=True) from None
-            raise FetchFailed(
-                Reason.UNREACHABLE, f"{type(error).__name__}: {error}"[:200], final=False
-            ) from None
+            # Only the network may be waited for without end; a disk that fails is counted.
+            is_network = isinstance(error, ConnectionError | TimeoutError) or error.errno is None
+            reason = Reason.UNREACHABLE if is_network else Reason.DOWNLOAD_FAILED
+            detail = f"{type(error).__name__}: {error}"[:200]
+            raise FetchFailed(reason, detail, final=False) from None
 
     def _check_room(self, missing_bytes: int) -> None:
         free_bytes = shutil.disk_usage(self._folder).free
@@ -172,18 +178,14 @@ class Fetcher:
         with answer:
             resumed = answer.status == HTTPStatus.PARTIAL_CONTENT and have_bytes > 0
             with part.open("ab" if resumed else "wb") as file:
-                total_bytes = have_bytes if resumed else 0
-                while chunk := answer.read1(CHUNK_BYTES):
-                    stop.check()
-                    total_bytes += len(chunk)
-                    if total_bytes > length_bytes:
-                        file.truncate(0)
-                        raise FetchFailed(
-                            Reason.TOO_LARGE, "the hub sends more than announced", final=True
-                        )
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
+                try:
+                    _copy(answer, file, have_bytes if resumed else 0, length_bytes, stop)
+                except http.client.HTTPException as error:
+                    detail = f"the download broke off: {type(error).__name__}"
+                    raise FetchFailed(Reason.UNREACHABLE, detail, final=False) from None
+                finally:
+                    file.flush()
+                    os.fsync(file.fileno())
 
     def _refused(self, status: int, part: Path) -> None:
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -211,6 +213,19 @@ class Fetcher:
         raise FetchFailed(
             Reason.DIGEST_MISMATCH, "what came is not what the manifest names", final=False
         )
+
+
+def _copy(
+    answer: "HTTPResponse", file: BinaryIO, total_bytes: int, length_bytes: int, stop: "_Stop"
+) -> None:
+    """Append what comes to `file`, never more than `length_bytes` in all."""
+    while chunk := answer.read1(CHUNK_BYTES):
+        stop.check()
+        total_bytes += len(chunk)
+        if total_bytes > length_bytes:
+            file.truncate(0)
+            raise FetchFailed(Reason.TOO_LARGE, "the hub sends more than announced", final=True)
+        file.write(chunk)
 
 
 class _Stop:

@@ -77,10 +77,13 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
 )
 
 # Read after a restart. Up to STAGING nothing that runs was touched, so doing it again is safe.
-# ACTIVATING and TRIAL are done again too: the switch is atomic and throwing it twice is harmless;
-# whether the release is good is decided by its trial alone. What makes the device itself fall over
+# From ACTIVATING and TRIAL on the switch is thrown (again, which is harmless) and the application
+# restarted, because the power cut stopped it; whether the release is good is decided by a new
+# trial alone. What makes the device itself fall over
 # again and again is stopped by the count of attempts (`exhausted`).
-RESUME: Mapping[State, State] = MappingProxyType({state: state for state in State})
+RESUME: Mapping[State, State] = MappingProxyType(
+    {state: state for state in State} | {State.TRIAL: State.ACTIVATING}
+)
 
 DONE = frozenset(state for state, events in TRANSITIONS.items() if not events)
 

@@ -5,8 +5,10 @@ is decided in `agent.install`; how a tree or image is put in place in `firmware_
 """
 
 import asyncio
+import errno
 import logging
 import os
+import re
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 ENTRY_POINTS: Final = "fieldfare.installers"
 NO_DIGEST: Final = b"\0" * 32
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 StillWanted = Callable[[str, str], Stage | None]
 """Given component and deployment: None while it is wanted, else the stage it ends in."""
@@ -170,8 +173,9 @@ class InstallEngine:
         except Withdrawn as withdrawn:
             event = Event.WITHDRAWN
             journal = msgspec.structs.replace(journal, reason=withdrawn.stage.value)
-        except (InstallerError, FetchFailed) as failed:
-            event = Event.FAILED
+        except (InstallerError, FetchFailed, OSError) as error:
+            failed = _explained(error)
+            event = Event.COMMIT_DONE if journal.at is State.COMMITTING else Event.FAILED
             first = journal.reason or str(failed.reason)
             journal = msgspec.structs.replace(
                 journal, reason=first, detail=journal.detail or failed.detail
@@ -258,7 +262,7 @@ class InstallEngine:
     async def _roll_back(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
         manifest = self._manifest(journal)
         installer = self._installer(manifest)
-        earlier = await asyncio.to_thread(installer.roll_back)
+        earlier = await asyncio.to_thread(installer.roll_back, journal.digest)
         if earlier is None:
             nothing = Running("", NO_DIGEST, *self._now(), healthy=False)
             await self._documents.write(
@@ -290,8 +294,8 @@ class InstallEngine:
         )
         if journal.manifest:
             installer = self._installer(self._manifest(journal))
-            await asyncio.to_thread(installer.clean_up)
-        await asyncio.to_thread(self._clean_up)
+            await asyncio.to_thread(_tidy, installer.clean_up)
+        await asyncio.to_thread(_tidy, self._clean_up)
 
     async def finish_ended(self) -> None:
         """Acknowledge ends that became durable just before a crash."""
@@ -419,17 +423,37 @@ class InstallEngine:
                 keep.add(journal.digest.hex())
                 if journal.manifest:
                     keep |= {part.sha256 for part in self._manifest(journal).artifacts}
-        self._fetcher.clean_up(keep)
+        if not any(journal.at is State.FETCHING for journal in self._journals.values()):
+            self._fetcher.clean_up(keep)
         for component in self._journals:
             installer = self._installer_of(component, "directory")
             for path in self._manifest_path(component, NO_DIGEST).parent.glob("*.json"):
-                if not installer.folder(bytes.fromhex(path.stem)).exists():
+                is_digest = DIGEST.fullmatch(path.stem) is not None
+                if is_digest and not installer.folder(bytes.fromhex(path.stem)).exists():
                     path.unlink()
+
+
+def _explained(error: InstallerError | FetchFailed | OSError) -> InstallerError | FetchFailed:
+    if not isinstance(error, OSError):
+        return error
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return InstallerError(
+        Reason.NO_SPACE if full else Reason.INSTALLER_FAILED,
+        f"{error.strerror}: {error.filename}"[:200],
+    )
 
 
 def _require_wanted(ended: Stage | None) -> None:
     if ended is not None:
         raise Withdrawn(ended)
+
+
+def _tidy(work: Callable[[], None]) -> None:
+    """Clear away; what cannot be removed now is removed after a later install."""
+    try:
+        work()
+    except OSError as error:
+        logger.warning("not cleared away error=%s", error)
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sync.documents import RESERVED_DEVICE_IDS, check_id
+from sync.topics import check_group
 
 ENV_PREFIX: Final = "FIELDFARE_AGENT_"
 DEFAULT_FILE: Final = Path("/etc/fieldfare/agent.toml")
@@ -99,7 +100,10 @@ class Settings(BaseModel):
         sys.executable, description="Interpreter that `{python}` in commands stands for."
     )
     wall_clock_offset_s: float = Field(
-        0.0, description="Shifts the wall clock the agent reads; for rigs and demonstrations only."
+        0.0,
+        ge=-3_153_600_000,
+        le=3_153_600_000,
+        description="Shifts the wall clock the agent reads; for rigs and demonstrations only.",
     )
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
 
@@ -113,7 +117,7 @@ class Settings(BaseModel):
     @field_validator("groups")
     @classmethod
     def _groups(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(check_id(group) for group in value))
+        return tuple(dict.fromkeys(check_group(group) for group in value))
 
     @field_validator("hub_url")
     @classmethod

@@ -8,9 +8,10 @@ power cut, as far as the disk honours fsync. A write that fails (disk full) chan
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -23,6 +24,7 @@ from sync.replica import Absorbed, Holding, Replica
 from sync.vector import decode_vector, encode_vector
 
 FILE: Final = "agent.db"
+LOCK_FILE: Final = "agent.lock"
 
 LOG_MAX: Final = 100
 """Updates logged before the whole document is stored again. A log row costs 8.3 KB written, a
@@ -206,12 +208,44 @@ class Store:
             # undo. Cancellation passes through here too: nothing half-done stays.
             with contextlib.suppress(sqlite3.Error):
                 await self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and _is_full(error):
+            if isinstance(error, sqlite3.Error) and not _is_full(error):
+                raise StoreError(
+                    f"the agent's database cannot be written: {error}; the agent keeps running "
+                    "and tries again"
+                ) from None
+            if isinstance(error, sqlite3.Error):
                 raise StoreFull(
                     "no room on the disk for the agent's database: free some space; "
                     "the agent keeps running and tries again"
                 ) from None
             raise
+
+
+@contextlib.contextmanager
+def lock_state(state_dir: Path) -> Iterator[None]:
+    """Keep every other agent out of `state_dir`, however its socket is named.
+
+    Two that write one database would hand out the same counters twice.
+
+    Raises:
+        StoreError: The folder cannot be used, or another agent has it.
+    """
+    _make(state_dir)
+    path = state_dir / LOCK_FILE
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(
+                f"another agent runs on {state_dir}: stop it, or give this one another state_dir"
+            ) from None
+        yield
+    finally:
+        os.close(lock)
 
 
 async def open_store(state_dir: Path) -> Store:
@@ -224,13 +258,7 @@ async def open_store(state_dir: Path) -> Store:
         StoreError: The folder cannot be used, or the database is a newer program's.
     """
     path = state_dir / FILE
-    try:
-        await asyncio.to_thread(state_dir.mkdir, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot make the state folder {state_dir}: {error.strerror}; "
-            "create it or set state_dir"
-        ) from None
+    await asyncio.to_thread(_make, state_dir)
     try:
         connection = await _connect(path)
         return Store(connection, Opened(damaged=None))
@@ -239,6 +267,16 @@ async def open_store(state_dir: Path) -> Store:
             raise StoreError(f"cannot open {path}: {error}") from None
     aside = _put_aside(path)
     return Store(await _connect(path), Opened(damaged=aside))
+
+
+def _make(state_dir: Path) -> None:
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the state folder {state_dir}: {error.strerror}; "
+            "create it or set state_dir"
+        ) from None
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
@@ -296,10 +334,11 @@ def _put_aside(path: Path) -> Path:
     return aside
 
 
-def _is_full(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE) or (
-        os.strerror(errno.ENOSPC) in str(error)
-    )
+def _is_full(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def _is_damage(error: sqlite3.OperationalError) -> bool:

@@ -7,16 +7,20 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from agent.desired import conflicts, desired_settings
 from agent.documents import Documents
 from agent.local import BadRequest
 from agent.store import StoreError
 from sync import documents as names
 from sync import overlay, records
-from sync.records import Conflict, Desired, Local
+from sync.records import SETTING_BYTES_MAX, Conflict, Desired, Local
 
 KEYS_MAX: Final = 200
-VALUE_CHARACTERS_MAX: Final = 2000
+LIVE_BYTES_MAX: Final = 24 * 1024
+"""Keys and values of the device's document beyond which no application may add to it: a hub takes
+in 96 KiB, engine's share included, and acknowledgements must always have room."""
 
 
 class Values:
@@ -47,9 +51,11 @@ class Values:
         key = _key(request)
         if "value" not in request:
             raise BadRequest('"set" needs a "value"')
-        text = json.dumps(request["value"], separators=(",", ":"), ensure_ascii=False)
-        if len(text) > VALUE_CHARACTERS_MAX:
-            raise BadRequest(f"a value has at most {VALUE_CHARACTERS_MAX} characters as JSON")
+        text = _json(request["value"])
+        reported = self._documents.reported()
+        live_bytes = sum(len(name) + len(value) for name, value in reported.items())
+        if live_bytes + len(key) + len(text.encode()) > LIVE_BYTES_MAX:
+            raise BadRequest("the settings of this device are full: take some back first")
         local = self._local()
         if key not in local and len(local) >= KEYS_MAX:
             raise BadRequest(f"at most {KEYS_MAX} keys can be set on a device")
@@ -70,7 +76,7 @@ class Values:
             return False
         due = conflicts(local, desired, recorded, self._documents.next_clock())
         await self._documents.write(
-            {names.CONFLICT + key: records.encode(record) for key, record in due.items()}
+            {names.CONFLICT + key: _bounded(record) for key, record in due.items()}
         )
         return True
 
@@ -109,11 +115,32 @@ class Values:
         }
 
 
+def _bounded(conflict: Conflict) -> bytes:
+    """Return the record; without the values if a wish is longer than any hub of ours allows."""
+    encoded = records.encode(conflict)
+    if len(encoded) <= records.VALUE_BYTES_MAX:
+        return encoded
+    return records.encode(
+        msgspec.structs.replace(conflict, local=None, desired=None, effective=None)
+    )
+
+
 def _key(request: Mapping[str, Any]) -> str:
     key = request.get("key")
     if not isinstance(key, str) or not names.SETTING_KEY_PATTERN.match(key):
         raise BadRequest('"key" must be 1 to 63 of a-z, 0-9, ".", "_" and "-"')
     return key
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    try:
+        length_bytes = len(text.encode())
+    except UnicodeEncodeError:
+        raise BadRequest("a value must be text that can be written as UTF-8") from None
+    if length_bytes > SETTING_BYTES_MAX:
+        raise BadRequest(f"a value has at most {SETTING_BYTES_MAX} bytes as JSON")
+    return text
 
 
 def _plain(text: str | None) -> Any:

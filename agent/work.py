@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from agent.desired import Wish, wishes
+from agent.desired import Wish, standing, wishes
 from agent.documents import Documents
 from agent.installer import InstallEngine
 from agent.plan import Act, end_of, plan
@@ -40,8 +40,6 @@ class Work:
         self._engine = engine
         self._on_written = on_written
         self._wake = asyncio.Event()
-        self.hub_ms = 0
-        """A time that the hub's clock has certainly passed."""
 
     def wake(self) -> None:
         """There may be something new to do, or the hub may be within reach again."""
@@ -67,7 +65,7 @@ class Work:
         self._wake.set()
 
     async def _pass(self) -> None:
-        for step in plan(self._wishes(), self._documents.stages, self.hub_ms):
+        for step in plan(self._wishes(), self._documents.stages, self._documents.hub_ms):
             if step.act is Act.ACKNOWLEDGE:
                 await self._documents.acknowledge(step.wish.deployment, step.stage)
             elif not await self._engine.adopt_running(step.wish):
@@ -81,21 +79,19 @@ class Work:
     def _still_wanted(self, component: str, deployment: str) -> Stage | None:
         known = self._wishes()
         mine = next((wish for wish in known if wish.deployment == deployment), None)
+        counting = standing(known).get(component)
         if mine is None:
-            return None  # the hub's document was begun anew; what was asked for is still asked for
-        latest = [
-            wish
-            for wish in known
-            if wish.record.component == component and not wish.record.cancelled
-        ]
-        return end_of(mine, latest[-1] if latest else None, self.hub_ms)
+            # The hub's document was begun anew without it. What was asked for is still asked for,
+            # unless something else has taken its place.
+            return None if counting is None else Stage.SUPERSEDED
+        return end_of(mine, counting, self._documents.hub_ms)
 
     async def _persistently(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work`, again while the store refuses it; a full disk is no reason to die."""
         while True:
             try:
                 await work()
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 logger.error("store refused error=%s retry_s=%g", error, RETRY_S)  # noqa: TRY400 - the message is for people
                 await asyncio.sleep(RETRY_S)
             else:

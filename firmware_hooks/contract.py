@@ -66,10 +66,11 @@ class Installer(Protocol):
         """Accept the active release for good. Must not fail."""
         ...
 
-    def roll_back(self) -> bytes | None:
-        """Make the release run that ran before the last `activate`; returns its digest.
+    def roll_back(self, digest: bytes) -> bytes | None:
+        """Undo `activate` of `digest` and return the digest of what runs then.
 
-        None means that nothing ran before. Repeating it changes nothing.
+        None means that nothing ran before. If `digest` is not what runs, the switch was never
+        thrown, or is back already, and nothing changes.
 
         Raises:
             InstallerError: The earlier release is gone; what is active stays so.

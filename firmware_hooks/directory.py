@@ -83,8 +83,11 @@ class DirectoryInstaller:
     def commit(self, digest: bytes) -> None:
         """Nothing is left to do: the link decides, and it stands."""
 
-    def roll_back(self) -> bytes | None:
-        """Point `current` back at `previous`."""
+    def roll_back(self, digest: bytes) -> bytes | None:
+        """Point `current` back at `previous`, if it points at `digest`."""
+        running = self.running()
+        if running != digest:
+            return running
         previous = self._target("previous")
         try:
             if previous is None:

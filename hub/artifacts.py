@@ -79,15 +79,14 @@ class Artifacts:
         hashed = hashlib.sha256()
         try:
             with _full_disk_named(self._folder):
-                file = await asyncio.to_thread(part.open, "xb")
-            with file:
-                await self._fill(file, hashed, chunks)
-            if hashed.hexdigest() != digest:
-                raise WrongContent(
-                    f"what was sent has the SHA-256 {hashed.hexdigest()}, not {digest}: "
-                    "the transfer was damaged, or the address is that of another file"
-                )
-            with _full_disk_named(self._folder):
+                # Closing writes too, so it belongs inside.
+                with await asyncio.to_thread(part.open, "xb") as file:
+                    await self._fill(file, hashed, chunks)
+                if hashed.hexdigest() != digest:
+                    raise WrongContent(
+                        f"what was sent has the SHA-256 {hashed.hexdigest()}, not {digest}: "
+                        "the transfer was damaged, or the address is that of another file"
+                    )
                 return await asyncio.to_thread(self._place, part, digest)
         finally:
             # Also on cancellation, which is how a broken connection ends this.
@@ -128,22 +127,20 @@ class Artifacts:
                 hashed.update(chunk)
                 file.write(chunk)
 
-        with _full_disk_named(self._folder):
-            async for chunk in chunks:
-                total_bytes += len(chunk)
-                if total_bytes > self._blob_max_bytes:
-                    raise TooLarge(
-                        f"an artifact has at most {self._blob_max_bytes} bytes "
-                        "(setting blob_max_bytes)"
-                    )
-                waiting.append(chunk)
-                waiting_bytes += len(chunk)
-                if waiting_bytes >= WRITE_BYTES:
-                    await asyncio.to_thread(write)
-                    waiting.clear()
-                    waiting_bytes = 0
-            await asyncio.to_thread(write)
-            await asyncio.to_thread(_flush, file)
+        async for chunk in chunks:
+            total_bytes += len(chunk)
+            if total_bytes > self._blob_max_bytes:
+                raise TooLarge(
+                    f"an artifact has at most {self._blob_max_bytes} bytes (setting blob_max_bytes)"
+                )
+            waiting.append(chunk)
+            waiting_bytes += len(chunk)
+            if waiting_bytes >= WRITE_BYTES:
+                await asyncio.to_thread(write)
+                waiting.clear()
+                waiting_bytes = 0
+        await asyncio.to_thread(write)
+        await asyncio.to_thread(_flush, file)
 
     def _place(self, part: Path, digest: str) -> bool:
         target = self.path(digest)

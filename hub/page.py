@@ -350,8 +350,9 @@ svg .on { fill: #fff; font-weight: 600 }
 .v-failed, .v-bad { background: var(--bad); fill: var(--bad) }
 .v-superseded, .v-expired, .v-cancelled { background: var(--gone); fill: var(--gone) }
 @media (max-width: 640px) { main { padding: 22px 16px } .chart svg { min-width: 620px }
-  .devices td, .devices th { display: block; border: 0; padding: 2px 0 } .devices tr { display: block; border-bottom: 1px solid var(--line);
-  padding: 8px 0 } .devices thead { display: none } }
+  .devices td, .devices th { display: block; border: 0; padding: 2px 0 }
+  .devices tr { display: block; border-bottom: 1px solid var(--line); padding: 8px 0 }
+  .devices thead { display: none } }
 @media print { main { max-width: none; padding: 0 } h2, h3 { break-after: avoid }
   tr { break-inside: avoid } }
 """

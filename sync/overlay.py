@@ -67,4 +67,9 @@ def _operator_prevails(local: Local, desired: Desired) -> bool:
         return True
     if desired.policy == Policy.LOCAL:
         return False
+    # Who wrote knowing the other's value wrote later, whatever the clocks say.
+    if desired.saw == local.clock:
+        return True
+    if local.saw == desired.clock:
+        return False
     return (desired.clock, desired.writer) > (local.clock, local.writer)

@@ -15,7 +15,10 @@ from msgspec import Meta
 from sync import documents
 
 VALUE_BYTES_MAX = 4096
-"""Longest record. A setting has up to 2,000 bytes of value, a deployment about 300 in all."""
+"""Longest record. The longest is a conflict, which holds a setting three times."""
+
+SETTING_BYTES_MAX = 1300
+"""Longest value of a setting, as UTF-8: a conflict holds three of them."""
 
 Text = Annotated[str, Meta(max_length=200)]
 Token = Annotated[str, Meta(max_length=100)]

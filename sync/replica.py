@@ -255,7 +255,11 @@ def _append(state: bytes, update: bytes, keys: Iterable[str]) -> _Merged:
                 transaction.commit()
                 transaction.drop()
         transaction = document.create_transaction()
-        generation = document.get_or_insert_map(transaction, ROOT).get(transaction, GENERATION)
+        root = document.get_or_insert_map(transaction, ROOT)
+        # Asking for a key that is not there raises; a document may have no generation yet.
+        generation = (
+            root.get(transaction, GENERATION) if root.has(transaction, GENERATION) else None
+        )
         values: dict[str, bytes | None] = {}
         for key in keys:
             value = (

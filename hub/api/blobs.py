@@ -7,7 +7,7 @@ ever.
 from typing import Annotated, Any
 
 from litestar import Request, Response, get, head, put
-from litestar.params import Parameter
+from litestar.params import PathParameter
 from litestar.response import Stream
 from litestar.status_codes import (
     HTTP_200_OK,
@@ -24,7 +24,9 @@ from hub.errors import NotFound, Refusal
 
 PATH = "/blobs/{digest:str}"
 
-Digest = Annotated[str, Parameter(description="SHA-256 of the content, 64 lower-case hex digits.")]
+Digest = Annotated[
+    str, PathParameter(description="SHA-256 of the content, 64 lower-case hex digits.")
+]
 
 
 def _length_bytes(artifacts: Artifacts, digest: str) -> int:
@@ -66,7 +68,7 @@ async def get_blob(
     if known == "*" or etag in {each.strip() for each in known.split(",")}:
         headers = _headers(digest, length_bytes)
         del headers["content-length"]
-        return Response(None, status_code=HTTP_304_NOT_MODIFIED, headers=headers)
+        return Response(b"", status_code=HTTP_304_NOT_MODIFIED, headers=headers)
     try:
         part = wanted(
             request.headers.get("range"),
@@ -76,7 +78,7 @@ async def get_blob(
         )
     except Unsatisfiable:
         return Response(
-            None,
+            b"",
             status_code=HTTP_416_REQUESTED_RANGE_NOT_SATISFIABLE,
             headers={"content-range": f"bytes */{length_bytes}"},
         )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from litestar import Request as HttpRequest
 from litestar import Response, delete, get, post, put
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPTED
 
 from hub.api.given import TheOperations, TheStatus
@@ -21,7 +21,7 @@ from sync.overlay import Policy
 
 LIMIT: Final = 100
 
-Limit = Annotated[int, Parameter(ge=1, le=PAGE_MAX, description="Most entries in the answer.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="Most entries in the answer.")]
 
 
 class DeploymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,7 +67,7 @@ async def fleet(operations: TheOperations) -> dict[str, Any]:
 @get("/devices", summary="Registered devices, a page at a time, by name")
 async def devices(
     operations: TheOperations,
-    after: Annotated[str, Parameter(description="Name after which the page begins.")] = "",
+    after: Annotated[str, QueryParameter(description="Name after which the page begins.")] = "",
     limit: Limit = LIMIT,
 ) -> dict[str, Any]:
     """Go on with `after` set to `next` until that is null."""
@@ -76,7 +76,7 @@ async def devices(
 
 
 @get("/devices/{device:str}", summary="Everything that is known of one device")
-async def device(operations: TheOperations, device: str) -> dict[str, Any]:
+async def device(operations: TheOperations, device: FromPath[str]) -> dict[str, Any]:
     """Show one device."""
     return await operations.device(device)
 
@@ -95,7 +95,7 @@ async def releases(operations: TheOperations) -> dict[str, Any]:
     status_code=HTTP_201_CREATED,
 )
 async def publish_release(
-    operations: TheOperations, data: dict[str, Any]
+    operations: TheOperations, data: JSONBody[dict[str, Any]]
 ) -> Response[dict[str, Any]]:
     """Publish a release; doing so twice is fine."""
     found, is_new = await operations.publish_release(data)
@@ -109,7 +109,9 @@ async def deployments(operations: TheOperations, limit: Limit = LIMIT) -> dict[s
 
 
 @post("/deployments", summary="Deploy a release", status_code=HTTP_202_ACCEPTED)
-async def deploy(operations: TheOperations, data: DeploymentRequest) -> Response[dict[str, Any]]:
+async def deploy(
+    operations: TheOperations, data: JSONBody[DeploymentRequest]
+) -> Response[dict[str, Any]]:
     """Accept a deployment. It is durable when this answers; devices take it in their own time."""
     accepted = await operations.deploy(
         Request(
@@ -129,20 +131,20 @@ async def deploy(operations: TheOperations, data: DeploymentRequest) -> Response
 
 
 @get("/deployments/{deployment:str}", summary="What became of a deployment")
-async def report(operations: TheOperations, deployment: str) -> dict[str, Any]:
+async def report(operations: TheOperations, deployment: FromPath[str]) -> dict[str, Any]:
     """Show the report."""
     return await operations.report(deployment)
 
 
 @delete("/deployments/{deployment:str}", summary="Take a deployment back", status_code=HTTP_200_OK)
-async def cancel(operations: TheOperations, deployment: str) -> dict[str, Any]:
+async def cancel(operations: TheOperations, deployment: FromPath[str]) -> dict[str, Any]:
     """Cancel it where it was not applied yet; doing so twice is fine."""
     return await operations.cancel(deployment)
 
 
 @put("/devices/{device:str}/settings/{key:str}", summary="Wish for a setting of one device")
 async def wish_device(
-    operations: TheOperations, device: str, key: str, data: Wish
+    operations: TheOperations, device: FromPath[str], key: FromPath[str], data: JSONBody[Wish]
 ) -> dict[str, Any]:
     """Say what a setting of one device should be."""
     value = text_of(data.value)
@@ -154,13 +156,17 @@ async def wish_device(
     summary="Take back a wish for one device",
     status_code=HTTP_200_OK,
 )
-async def unwish_device(operations: TheOperations, device: str, key: str) -> dict[str, Any]:
+async def unwish_device(
+    operations: TheOperations, device: FromPath[str], key: FromPath[str]
+) -> dict[str, Any]:
     """Leave the setting to the device."""
     return await operations.wish(Kind.DESIRED, device, key, None, Policy.LATEST.value)
 
 
 @put("/groups/{group:str}/settings/{key:str}", summary="Wish for a setting of a group's devices")
-async def wish_group(operations: TheOperations, group: str, key: str, data: Wish) -> dict[str, Any]:
+async def wish_group(
+    operations: TheOperations, group: FromPath[str], key: FromPath[str], data: JSONBody[Wish]
+) -> dict[str, Any]:
     """Say what a setting of all devices of a group should be."""
     value = text_of(data.value)
     return await operations.wish(Kind.GROUP, group, key, value, data.policy)
@@ -171,7 +177,9 @@ async def wish_group(operations: TheOperations, group: str, key: str, data: Wish
     summary="Take back a wish for a group's devices",
     status_code=HTTP_200_OK,
 )
-async def unwish_group(operations: TheOperations, group: str, key: str) -> dict[str, Any]:
+async def unwish_group(
+    operations: TheOperations, group: FromPath[str], key: FromPath[str]
+) -> dict[str, Any]:
     """Leave the setting to the devices."""
     return await operations.wish(Kind.GROUP, group, key, None, Policy.LATEST.value)
 

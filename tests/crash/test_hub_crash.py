@@ -179,7 +179,8 @@ def compare(load: Load, db: object) -> None:
     seen = {
         (name, key)
         for name, key in db.execute(  # type: ignore[attr-defined]
-            "SELECT d.id, s.key FROM seen AS s JOIN device AS d ON d.n = s.device"
+            "SELECT d.id, 'a/' || s.deployment || '/' || s.stage "
+            "FROM seen AS s JOIN device AS d ON d.n = s.device"
         )
     }
     written = {(d.name, key) for d in load.fleet.devices.values() for key in d.written_acks}
@@ -187,7 +188,7 @@ def compare(load: Load, db: object) -> None:
     known = {found for (found,) in db.execute("SELECT id FROM deployment")}  # type: ignore[attr-defined]
     assert set(load.accepted) <= known
     live = projection.dump(db)  # type: ignore[arg-type]
-    assert live["p_stage"]
+    assert any(live.values())
     projection.rebuild(db)  # type: ignore[arg-type]
     assert projection.dump(db) == live  # type: ignore[arg-type]
 
@@ -197,14 +198,16 @@ async def test_a_hub_killed_25_times_under_load_ends_with_every_document_and_row
     tmp_path: Path, kind: BrokerKind
 ) -> None:
     random = Random(25)
-    async with running_broker(kind, tmp_path) as broker:
-        async with under_load(tmp_path, broker, random) as load:
-            for _ in range(KILLS):
-                await kill_at_random(load)
-            await settle(load)
-            assert load.hub.end() == 0, load.hub.said()
-            check_everything(load, tmp_path / "hub")
-            assert load.accepted
+    async with (
+        running_broker(kind, tmp_path) as broker,
+        under_load(tmp_path, broker, random) as load,
+    ):
+        for _ in range(KILLS):
+            await kill_at_random(load)
+        await settle(load)
+        assert load.hub.end() == 0, load.hub.said()
+        check_everything(load, tmp_path / "hub")
+        assert load.accepted
 
 
 @pytest.mark.parametrize("kind", [BrokerKind.MOSQUITTO, BrokerKind.NATS])
@@ -212,20 +215,22 @@ async def test_a_broker_that_dies_and_forgets_everything_changes_nothing_in_the_
     tmp_path: Path, kind: BrokerKind
 ) -> None:
     random = Random(7)
-    async with running_broker(kind, tmp_path) as broker:
-        async with under_load(tmp_path, broker, random) as load:
-            for _ in range(4):
-                goal = load.writes_count + random.randrange(WRITES_BETWEEN_KILLS_MAX)
-                while load.writes_count < goal:
-                    await asyncio.sleep(POLL_S)
-                broker.kill()
-                if random.random() < 0.5:
-                    load.hub.kill()
-                    load.hub.spawn()
-                await broker.restart(forget=True)
-            await settle(load)
-            assert load.hub.end() == 0, load.hub.said()
-            check_everything(load, tmp_path / "hub")
+    async with (
+        running_broker(kind, tmp_path) as broker,
+        under_load(tmp_path, broker, random) as load,
+    ):
+        for _ in range(4):
+            goal = load.writes_count + random.randrange(WRITES_BETWEEN_KILLS_MAX)
+            while load.writes_count < goal:
+                await asyncio.sleep(POLL_S)
+            broker.kill()
+            if random.random() < 0.5:
+                load.hub.kill()
+                load.hub.spawn()
+            await broker.restart(forget=True)
+        await settle(load)
+        assert load.hub.end() == 0, load.hub.said()
+        check_everything(load, tmp_path / "hub")
 
 
 async def test_a_hub_restored_from_an_older_backup_learns_again_what_it_has_lost(
@@ -233,27 +238,29 @@ async def test_a_hub_restored_from_an_older_backup_learns_again_what_it_has_lost
 ) -> None:
     random = Random(3)
     state_dir, backup = tmp_path / "hub", tmp_path / "backup"
-    async with running_broker(BrokerKind.MOSQUITTO, tmp_path) as broker:
-        async with under_load(tmp_path, broker, random) as load:
-            while load.writes_count < 500 or not load.accepted:
-                await asyncio.sleep(POLL_S)
-            load.hub.kill()
-            shutil.copytree(state_dir, backup)
-            known = len(load.accepted)
-            await load.hub.start()
-            goal = load.writes_count + 500
-            while load.writes_count < goal or len(load.accepted) == known:
-                await asyncio.sleep(POLL_S)
-            load.hub.kill()
-            shutil.rmtree(state_dir)
-            shutil.copytree(backup, state_dir)
-            # What was accepted after the backup is lost with the hub's disk, and only that.
-            del load.accepted[known:]
-            for device in load.fleet.devices.values():
-                live = set(device.author.values())
-                device.written_acks &= live | device.confirmed_acks
-            await load.hub.start()
-            while len(load.accepted) == known:
-                await asyncio.sleep(POLL_S)
-            await settle(load)
-            assert load.hub.end() == 0, load.hub.said()
+    async with (
+        running_broker(BrokerKind.MOSQUITTO, tmp_path) as broker,
+        under_load(tmp_path, broker, random) as load,
+    ):
+        while load.writes_count < 500 or not load.accepted:
+            await asyncio.sleep(POLL_S)
+        load.hub.kill()
+        shutil.copytree(state_dir, backup)
+        known = len(load.accepted)
+        await load.hub.start()
+        goal = load.writes_count + 500
+        while load.writes_count < goal or len(load.accepted) == known:
+            await asyncio.sleep(POLL_S)
+        load.hub.kill()
+        shutil.rmtree(state_dir)
+        shutil.copytree(backup, state_dir)
+        # What was accepted after the backup is lost with the hub's disk, and only that.
+        del load.accepted[known:]
+        for device in load.fleet.devices.values():
+            live = set(device.author.values())
+            device.written_acks &= live | device.confirmed_acks
+        await load.hub.start()
+        while len(load.accepted) == known:
+            await asyncio.sleep(POLL_S)
+        await settle(load)
+        assert load.hub.end() == 0, load.hub.said()
