@@ -24,6 +24,10 @@ from sync.replica import Absorbed, Holding, Replica
 from sync.vector import decode_vector, encode_vector
 
 FILE: Final = "agent.db"
+
+APPLICATION_ID: Final = 0x46464147
+"""`FFAG`, in the header of the file: this is an agent's database."""
+
 LOCK_FILE: Final = "agent.lock"
 
 LOG_MAX: Final = 100
@@ -86,6 +90,18 @@ class Store:
     async def __aexit__(self, *_: object) -> None:
         """Close the store."""
         await self.close()
+
+    async def check(self) -> None:
+        """Read every document: SQLite finds damage in its pages, not inside what they hold.
+
+        Raises:
+            sqlite3.DatabaseError: One cannot be read.
+        """
+        try:
+            for holding in (await self.holdings()).values():
+                Replica(client_id=1, state=holding.state)
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise sqlite3.DatabaseError(f"a document is damaged: {error}") from None
 
     async def number(self, key: str, default: int = 0) -> int:
         """Return a stored number."""
@@ -260,13 +276,22 @@ async def open_store(state_dir: Path) -> Store:
     path = state_dir / FILE
     await asyncio.to_thread(_make, state_dir)
     try:
-        connection = await _connect(path)
-        return Store(connection, Opened(damaged=None))
+        return await _open_sound(path)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
             raise StoreError(f"cannot open {path}: {error}") from None
     aside = _put_aside(path)
     return Store(await _connect(path), Opened(damaged=aside))
+
+
+async def _open_sound(path: Path) -> Store:
+    store = Store(await _connect(path), Opened(damaged=None))
+    try:
+        await store.check()
+    except BaseException:
+        await store.close()
+        raise
+    return store
 
 
 def _make(state_dir: Path) -> None:
@@ -304,6 +329,7 @@ async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:
     async with connection.execute("PRAGMA user_version") as cursor:
         row = await cursor.fetchone()
     version = int(row[0]) if row is not None else 0
+    await _require_ours(connection, path, is_new=version == 0)
     if version > len(MIGRATIONS):
         raise NewerStore(
             f"{path} was written by a newer agent (schema {version}, this one knows "
@@ -314,12 +340,24 @@ async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:
     steps = ";".join(MIGRATIONS[version:])
     try:
         await connection.executescript(
-            f"BEGIN IMMEDIATE;{steps}PRAGMA user_version = {len(MIGRATIONS)};COMMIT;"
+            f"BEGIN IMMEDIATE;{steps}PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {len(MIGRATIONS)};COMMIT;"
         )
     except sqlite3.Error:
         with contextlib.suppress(sqlite3.Error):
             await connection.execute("ROLLBACK")
         raise
+
+
+async def _require_ours(connection: aiosqlite.Connection, path: Path, *, is_new: bool) -> None:
+    question = "SELECT count(*) FROM sqlite_schema" if is_new else "PRAGMA application_id"
+    async with connection.execute(question) as cursor:
+        row = await cursor.fetchone()
+    if row is None or row[0] != (0 if is_new else APPLICATION_ID):
+        raise StoreError(
+            f"{path} is the database of another program: set state_dir to another folder; "
+            "nothing was changed"
+        )
 
 
 def _put_aside(path: Path) -> Path:

@@ -4,17 +4,24 @@ Owns the contract between the agent and whatever puts a release onto the device.
 talks to the hub, never decides whether a release is good, and keeps no state of its own beyond what
 it finds on disk.
 
-Order: `stage`, `activate`, (trial), `commit`; `roll_back` instead of `commit` after a failed trial;
-`clean_up` at any time no install is under way. Every call may be repeated after a crash, whatever
-of it had been done, and must then end as if it had been called once.
+Order: `stage`, `activate`, `check_trial` and the release's own health command, `commit`;
+`roll_back` instead of `commit` when the trial failed, or when `activate` did; `clean_up` when no
+install is under way. Every call may be repeated after a crash, whatever of it had been done, and
+must then end as if it had been called once.
+
+An installer is found by the entry point of its name in the group `fieldfare.installers`; nothing
+else has to know of it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from sync.manifest import Manifest
+
+ENTRY_POINTS: Final = "fieldfare.installers"
+"""Group of entry points, each a class that is an `Installer`."""
 
 
 class InstallerError(Exception):
@@ -58,7 +65,15 @@ class Installer(Protocol):
         """Make the staged release the one that runs, at once and durably.
 
         Raises:
-            InstallerError: It was not staged, or the switch failed; what ran before still does.
+            InstallerError: It was not staged, or the switch failed. `roll_back` is called next.
+        """
+        ...
+
+    def check_trial(self, digest: bytes) -> None:
+        """Make sure that what is about to be tried is this release, and not what ran before.
+
+        Raises:
+            InstallerError: Another one runs: a bootloader fell back, a person switched.
         """
         ...
 

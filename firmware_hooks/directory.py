@@ -6,10 +6,10 @@ Owns `<install_dir>/<component>`:
     current -> releases/... what runs
     previous -> releases/...what ran before the last switch
 
-A tree comes as one tar file, plain or compressed with gzip or xz. It is unpacked under a name
-ending in `.partial`, made durable and renamed, so a tree with its final name is complete. Links are
-replaced by renaming a new one over them, and the folder is fsynced, so a power cut leaves the old
-or the new one, where the disk honours fsync.
+A tree comes as one tar file. It is unpacked under a name ending in `.partial`, made durable and
+renamed, so a tree with its final name is complete. Links are replaced by renaming a new one over
+them, and the folder is fsynced, so a power cut leaves the old or the new one, where the disk
+honours fsync.
 """
 
 import contextlib
@@ -17,18 +17,17 @@ import errno
 import hashlib
 import os
 import shutil
-import tarfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from firmware_hooks.contract import InstallerError, Order
 from sync.manifest import Artifact
 from sync.stages import Reason
 
-ENTRIES_MAX: Final = 200_000
-PATH_BYTES_MAX: Final = 1024
 CHUNK_BYTES: Final = 1024 * 1024
+DIGEST_BYTES: Final = 32
 PARTIAL: Final = ".partial"
+NEXT: Final = ".next"
 
 
 class DirectoryInstaller:
@@ -41,17 +40,17 @@ class DirectoryInstaller:
 
     def stage(self, order: Order) -> None:
         """Unpack the tree beside the running one."""
-        final = self.folder(order.digest)
-        if final.is_dir():
-            return
-        partial = final.with_name(final.name + PARTIAL)
         if len(order.manifest.artifacts) != 1:
             raise InstallerError(
                 Reason.MANIFEST_INVALID, "the directory installer takes exactly one artifact"
             )
         artifact = order.manifest.artifacts[0]
+        final = self.folder(order.digest)
+        if final.is_dir():
+            return
+        partial = final.with_name(final.name + PARTIAL)
         try:
-            self._releases.mkdir(parents=True, exist_ok=True)
+            _make_folder(self._releases)
             _remove(partial)
             partial.mkdir()
             _verify(order.artifacts[artifact.name], artifact)
@@ -59,26 +58,31 @@ class DirectoryInstaller:
             _fsync_tree(partial)
             partial.rename(final)
             _fsync(self._releases)
-            _fsync(self._home)
-        except InstallerError:
-            _remove(partial)
+        except (OSError, InstallerError) as error:
+            with contextlib.suppress(OSError):
+                _remove(partial)
+            if isinstance(error, OSError):
+                raise _explained(error) from None
             raise
-        except (OSError, tarfile.TarError, EOFError, ValueError) as error:
-            _remove(partial)
-            raise _explained(error) from None
 
     def activate(self, digest: bytes) -> None:
         """Point `previous` at what runs and `current` at the staged tree."""
         if not self.folder(digest).is_dir():
             raise InstallerError(Reason.INSTALLER_FAILED, "the release is not staged")
         running = self.running()
+        if running == digest:
+            return
         try:
-            if running is not None and running != digest:
+            if running is not None:
                 self._point("previous", running)
-            if running != digest:
-                self._point("current", digest)
+            self._point("current", digest)
         except OSError as error:
             raise _explained(error) from None
+
+    def check_trial(self, digest: bytes) -> None:
+        """Make sure that `current` still points at the release."""
+        if self.running() != digest:
+            raise InstallerError(Reason.INSTALLER_FAILED, "`current` points at another release")
 
     def commit(self, digest: bytes) -> None:
         """Nothing is left to do: the link decides, and it stands."""
@@ -89,11 +93,12 @@ class DirectoryInstaller:
         if running != digest:
             return running
         previous = self._target("previous")
+        if previous == digest:
+            return digest  # it ran before as well; nothing earlier is known
         try:
             if previous is None:
-                with contextlib.suppress(FileNotFoundError):
-                    (self._home / "current").unlink()
-                    _fsync(self._home)
+                (self._home / "current").unlink()
+                _fsync(self._home)
                 return None
             if not self.folder(previous).is_dir():
                 raise InstallerError(Reason.ROLLBACK_FAILED, "the earlier release is gone")
@@ -113,21 +118,26 @@ class DirectoryInstaller:
     def clean_up(self) -> None:
         """Remove trees that are neither current nor previous, and what was left half unpacked."""
         keep = {digest.hex() for digest in (self.running(), self._target("previous")) if digest}
-        with contextlib.suppress(FileNotFoundError):
+        try:
             for tree in sorted(self._releases.iterdir()):
                 if tree.name not in keep:
                     _remove(tree)
-            for link in self._home.glob("*.next"):
+            for link in self._home.glob(f"*{NEXT}"):
                 link.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _explained(error) from None
 
     def _target(self, link: str) -> bytes | None:
         try:
-            return bytes.fromhex((self._home / link).readlink().name)
+            digest = bytes.fromhex((self._home / link).readlink().name)
         except (OSError, ValueError):
             return None
+        return digest if len(digest) == DIGEST_BYTES else None
 
     def _point(self, link: str, digest: bytes) -> None:
-        scratch = self._home / f"{link}.next"
+        scratch = self._home / f"{link}{NEXT}"
         with contextlib.suppress(FileNotFoundError):
             scratch.unlink()
         scratch.symlink_to(Path("releases") / digest.hex())
@@ -135,12 +145,11 @@ class DirectoryInstaller:
         _fsync(self._home)
 
 
-def _explained(error: Exception, reason: Reason = Reason.INSTALLER_FAILED) -> InstallerError:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _explained(error: OSError, reason: Reason = Reason.INSTALLER_FAILED) -> InstallerError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InstallerError(Reason.NO_SPACE, "no room on the disk for the release")
-    if isinstance(error, OSError):
-        return InstallerError(reason, f"{error.strerror}: {error.filename}"[:200])
-    return InstallerError(reason, f"the tree cannot be unpacked: {error}"[:200])
+    where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
+    return InstallerError(reason, f"{error.strerror or error}{where}"[:200])
 
 
 def _verify(path: Path, artifact: Artifact) -> None:
@@ -157,40 +166,24 @@ def _verify(path: Path, artifact: Artifact) -> None:
 
 
 def _unpack(path: Path, into: Path, bytes_max: int) -> None:
-    """Unpack a tar file whose every entry is checked first.
+    # Imported here: unpacking takes 2 MB of memory, and most agents install nothing for weeks.
+    from firmware_hooks.archive import BadArchive, TooLarge, unpack  # noqa: PLC0415
 
-    Refused: absolute paths, `..`, names that differ in case only, links that leave the tree,
-    devices and pipes, entries below a link, and more bytes or entries than allowed (sparse files
-    count with their full length).
-    """
-    seen: set[str] = set()
-    links: set[PurePosixPath] = set()
-    total_bytes = 0
-    with tarfile.open(path, "r:*") as archive:
-        for count, member in enumerate(archive, 1):
-            name = PurePosixPath(member.name)
-            if count > ENTRIES_MAX:
-                raise ValueError(f"more than {ENTRIES_MAX} entries")
-            if not (member.isreg() or member.isdir() or member.issym()):
-                raise ValueError(f"{member.name[:80]!r} is neither file, folder nor symbolic link")
-            if len(os.fsencode(member.name)) > PATH_BYTES_MAX or "\0" in member.name:
-                raise ValueError("a name is too long")
-            if str(name) == ".":
-                continue
-            if any(parent in links for parent in name.parents):
-                raise ValueError(f"{member.name[:80]!r} lies below a link")
-            folded = str(name).casefold()
-            if folded in seen and not member.isdir():
-                raise ValueError(f"{member.name[:80]!r} comes twice, perhaps in another case")
-            seen.add(folded)
-            total_bytes += member.size if member.isreg() else 0
-            if total_bytes > bytes_max:
-                raise InstallerError(Reason.TOO_LARGE, f"unpacked, more than {bytes_max} bytes")
-            if member.issym():
-                links.add(name)
-            # The `data` filter refuses absolute names, `..`, links out of the tree and devices,
-            # and drops owners and special mode bits (PEP 706).
-            archive.extract(member, into, filter="data", set_attrs=True)
+    try:
+        unpack(path, into, bytes_max=bytes_max)
+    except TooLarge as error:
+        raise InstallerError(Reason.TOO_LARGE, str(error)[:200]) from None
+    except BadArchive as error:
+        raise InstallerError(Reason.INSTALLER_FAILED, str(error)[:200]) from None
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and what it lies in, durably."""
+    missing = [folder, *folder.parents]
+    missing = missing[: next(n for n, each in enumerate(missing) if each.is_dir())]
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        _fsync(each.parent)
 
 
 def _fsync_tree(root: Path) -> None:

@@ -83,7 +83,11 @@ async def serve(
     database = open_database(settings.state_dir)
     try:
         artifacts = Artifacts(settings.state_dir, blob_max_bytes=settings.blob_max_bytes)
-        identity = database.transact(lambda db: begin(db, clock.now_ms()))
+        try:
+            identity = database.transact(lambda db: begin(db, clock.now_ms()))
+        except (ValueError, msgspec.MsgspecError) as error:
+            # SQLite finds damage in its pages, not inside what they hold.
+            raise damaged_document(settings.state_dir, error) from None
         with contextlib.closing(bind(settings.http_host, settings.http_port)) as listening:
             async with _broker(settings) as broker, _signals(stop):
                 hub = _Hub.build(settings, clock, database, artifacts, identity, broker, listening)

@@ -95,6 +95,13 @@ class Settings(BaseModel):
         default="info", description="Least important lines that are written to standard error."
     )
 
+    @field_validator("state_dir", mode="before")
+    @classmethod
+    def _name_a_folder(cls, folder: object) -> object:
+        if folder == "":
+            raise ValueError("it is empty; name a folder")
+        return folder
+
     @field_validator("http_host")
     @classmethod
     def _stay_on_loopback(cls, host: str) -> str:

@@ -15,10 +15,7 @@ from hub.store.database import Connection, load_number, save_number
 from sync.documents import DESIRED, SETTING_KEY_PATTERN, DocumentName, Kind
 from sync.hlc import tick
 from sync.overlay import Policy
-from sync.records import Desired, encode
-
-VALUE_CHARACTERS_MAX: Final = 2000
-"""As `sync.records.Value`."""
+from sync.records import SETTING_BYTES_MAX, Desired, encode
 
 WRITER: Final = "operator"
 
@@ -55,10 +52,17 @@ def text_of(value: Any) -> str:
 
     Raises:
         TooLarge: It is too long.
+        Refusal: It cannot be written as UTF-8.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    if len(text) > VALUE_CHARACTERS_MAX:
-        raise TooLarge(f"the value has {len(text)} characters as JSON, at most 2000 are kept")
+    try:
+        length_bytes = len(text.encode())
+    except UnicodeEncodeError:
+        raise Refusal("the value must be text that can be written as UTF-8") from None
+    if length_bytes > SETTING_BYTES_MAX:
+        raise TooLarge(
+            f"the value has {length_bytes} bytes as JSON, at most {SETTING_BYTES_MAX} are kept"
+        )
     return text
 
 

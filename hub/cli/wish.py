@@ -73,7 +73,7 @@ def parse_value(text: str) -> object:
     """Return the value that a person typed: JSON, or else the text itself."""
     try:
         value: object = json.loads(text, parse_constant=_refuse)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value
 

@@ -168,6 +168,12 @@ _AFTER_DAMAGE = (
 )
 
 
+def damaged_document(state_dir: Path, error: Exception) -> DamagedDatabase:
+    """Return what to raise when a document in a sound database cannot be read."""
+    path = state_dir / DATABASE_FILE
+    return DamagedDatabase(f"a document in {path} is damaged ({error}): {_AFTER_DAMAGE}")
+
+
 def _lock(state_dir: Path) -> int:
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

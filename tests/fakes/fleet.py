@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from random import Random
+from typing import Self
 
 from sync.author import Author, Upkeep
 from sync.client_ids import client_id
@@ -198,7 +199,7 @@ class Fleet:
         self._tasks: list[asyncio.Task[None]] = []
         self.connected = asyncio.Event()
 
-    async def __aenter__(self) -> "Fleet":
+    async def __aenter__(self) -> Self:
         self._tasks = [
             asyncio.create_task(self._transport.run()),
             asyncio.create_task(self._listen()),

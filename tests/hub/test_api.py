@@ -352,7 +352,7 @@ async def test_devices_come_a_page_at_a_time(client: httpx.AsyncClient, core: Co
     for name in names:
         _device(core, name)
     found: list[str] = []
-    after = ""
+    after: str | None = ""
     for _ in range(3):
         page = (await client.get("/devices", params={"after": after, "limit": 3})).json()
         found += [each["device"] for each in page["items"]]
@@ -405,7 +405,7 @@ async def test_a_wish_knows_of_the_devices_own_value_and_so_is_no_conflict(
         ("/devices/d1/settings/NOT", {"value": 1}, 400, "cannot name a setting"),
         ("/devices/d1/settings/mode", {"value": 1, "policy": "mine"}, 400, "no policy 'mine'"),
         ("/devices/d1/settings/mode", {}, 400, "value"),
-        ("/devices/d1/settings/mode", {"value": "x" * 2001}, 413, "at most 2000"),
+        ("/devices/d1/settings/mode", {"value": "x" * 2001}, 413, "at most 1300"),
         ("/devices/nobody/settings/mode", {"value": 1}, 404, "nobody"),
         ("/devices/hub/settings/mode", {"value": 1}, 400, "reserved"),
         ("/groups/UP/settings/mode", {"value": 1}, 400, "cannot name"),
@@ -453,12 +453,11 @@ async def test_a_full_disk_is_507_and_nothing_of_the_request_is_kept(
 ) -> None:
     _device(core)
     release = await _release(client)
-    from hub import deployments
 
     def full(*_: object) -> None:
         raise apsw.FullError("database or disk is full")
 
-    monkeypatch.setattr(deployments.deployments, "supersede", full)
+    monkeypatch.setattr("hub.store.deployments.supersede", full)
     asked = {"release": release, "group": "all"}
     _problem(await client.post("/deployments", json=asked), 507, "make room")
     assert core.rows("SELECT * FROM deployment") == []

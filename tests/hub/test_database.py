@@ -1,5 +1,6 @@
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -26,10 +27,14 @@ from hub.store.database import (
 )
 
 
+def _pragma(connection: Connection, name: str) -> object:
+    return next(connection.execute(f"PRAGMA {name}"))[0]
+
+
 def test_a_new_database_is_durable_at_every_transaction_and_marked_as_ours(tmp_path: Path) -> None:
     database = open_database(tmp_path)
     found = {
-        pragma: database.transact(lambda db, p=pragma: next(db.execute(f"PRAGMA {p}"))[0])
+        pragma: database.transact(partial(_pragma, name=pragma))
         for pragma in ("journal_mode", "synchronous", "user_version", "application_id")
     }
     database.close_now()

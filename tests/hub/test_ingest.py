@@ -275,7 +275,8 @@ def test_acknowledgements_of_deployments_that_never_were_are_kept_up_to_a_number
     assert _offences(core, "d1") == {"too_many_strays": 200}
     core.database.transact(
         lambda db: db.execute(
-            "INSERT INTO deployment VALUES (1, 'dreal', x'00', 'c', 'v', 1, 'all', '', 0, 1, 1, NULL)"
+            "INSERT INTO deployment "
+            "VALUES (1, 'dreal', x'00', 'c', 'v', 1, 'all', '', 0, 1, 1, NULL)"
         )
     )
     core.entries.forget()

@@ -120,7 +120,7 @@ def _failing(core: Core, failure: Callable[[], Exception], times: int) -> Iterat
                 raise failure()
             return result
 
-        return transact(wrapped)  # type: ignore[arg-type]
+        return transact(wrapped)
 
     core.database.transact = failing  # type: ignore[method-assign, assignment]
     try:

@@ -1,6 +1,8 @@
 """The tables for queries are a pure function of the documents, whatever happened before."""
 
 import tempfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -15,6 +17,12 @@ from tests.fakes.fleet import FleetDevice, fact
 from tests.hub.core import Core, own, running
 
 NAMES = ("d1", "d2")
+
+
+def _without(ending: str, values: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {key: value for key, value in values.items() if not key.endswith(ending)}
+
+
 KEYS = ("k1", "k2")
 
 VALUES = st.one_of(
@@ -63,9 +71,7 @@ def _play(
             case "ack", str():
                 core.talk(device, device.write(device.ack("dsome", thing), core.now.mono_s))
             case "forget", str():
-                device.author._prune = lambda values, key=thing: {
-                    each: value for each, value in values.items() if not each.endswith(key)
-                }
+                device.author._prune = partial(_without, thing)
                 device.author.reset()
                 core.connect(device)
             case "restart", _:

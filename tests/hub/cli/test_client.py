@@ -46,7 +46,7 @@ def test_something_else_than_a_hub_is_recognised(hub: CannedHub, answer: object)
 
 def test_what_speaks_no_http_is_recognised() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        from threading import Thread  # noqa: PLC0415 - only here
+        from threading import Thread
 
         def talk() -> None:
             caller, _ = listener.accept()
