@@ -307,13 +307,14 @@ def _make(state_dir: Path) -> None:
 async def _connect(path: Path) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None)
     try:
+        version = await _require_ours(connection, path)
         await connection.execute("PRAGMA journal_mode = WAL")
         await connection.execute("PRAGMA synchronous = FULL")
         await connection.execute("PRAGMA foreign_keys = ON")
         async with connection.execute("PRAGMA quick_check(1)") as cursor:
             row = await cursor.fetchone()
         _require_sound(row)
-        await _migrate(connection, path)
+        await _migrate(connection, version)
     except BaseException:
         await connection.close()
         raise
@@ -325,16 +326,36 @@ def _require_sound(row: sqlite3.Row | None) -> None:
         raise sqlite3.DatabaseError(f"quick_check: {row[0] if row else 'no answer'}")
 
 
-async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:
-    async with connection.execute("PRAGMA user_version") as cursor:
-        row = await cursor.fetchone()
-    version = int(row[0]) if row is not None else 0
-    await _require_ours(connection, path, is_new=version == 0)
+async def _require_ours(connection: aiosqlite.Connection, path: Path) -> int:
+    """Return the version of the schema; 0 is an empty database. Changes nothing."""
+    version, application, tables_count = [
+        await _first(connection, question)
+        for question in (
+            "PRAGMA user_version",
+            "PRAGMA application_id",
+            "SELECT count(*) FROM sqlite_schema",
+        )
+    ]
+    if application != (APPLICATION_ID if version or tables_count else 0):
+        raise StoreError(
+            f"{path} is the database of another program: set state_dir to another folder; "
+            "nothing was changed"
+        )
     if version > len(MIGRATIONS):
         raise NewerStore(
             f"{path} was written by a newer agent (schema {version}, this one knows "
             f"{len(MIGRATIONS)}): install the newer agent again; nothing was changed"
         )
+    return version
+
+
+async def _first(connection: aiosqlite.Connection, question: str) -> int:
+    async with connection.execute(question) as cursor:
+        row = await cursor.fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+async def _migrate(connection: aiosqlite.Connection, version: int) -> None:
     if version == len(MIGRATIONS):
         return
     steps = ";".join(MIGRATIONS[version:])
@@ -347,17 +368,6 @@ async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:
         with contextlib.suppress(sqlite3.Error):
             await connection.execute("ROLLBACK")
         raise
-
-
-async def _require_ours(connection: aiosqlite.Connection, path: Path, *, is_new: bool) -> None:
-    question = "SELECT count(*) FROM sqlite_schema" if is_new else "PRAGMA application_id"
-    async with connection.execute(question) as cursor:
-        row = await cursor.fetchone()
-    if row is None or row[0] != (0 if is_new else APPLICATION_ID):
-        raise StoreError(
-            f"{path} is the database of another program: set state_dir to another folder; "
-            "nothing was changed"
-        )
 
 
 def _put_aside(path: Path) -> Path:

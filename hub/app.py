@@ -41,7 +41,7 @@ from hub.operations import Operations
 from hub.publisher import Publisher
 from hub.settings import Settings
 from hub.start import Identity, begin
-from hub.store.database import Database, open_database
+from hub.store.database import Database, damaged_document, open_database
 from hub.watch import Watch
 from sync.topics import EVERY_PRESENCE, EVERY_UP, HUB_PRESENCE
 from sync.transport.mqtt import MqttTransport
