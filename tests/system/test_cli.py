@@ -140,7 +140,7 @@ async def test_a_wish_for_a_group_prevails_over_the_application_if_the_policy_sa
         (("deploy", "lamp@9", "--group", "all", "--where", "site"), "label=value"),
         (("set", "nobody", "mode", "eco"), "no device 'nobody'"),
         (("set", "--group", "all", "Mode!", "eco"), "cannot name a setting"),
-        (("set", "--group", "all", "mode", "x" * 3000), "at most 2000"),
+        (("set", "--group", "all", "mode", "x" * 3000), "at most 1300"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else None,
 )
