@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Self
 
+from sync import topics
 from sync.author import Author, Upkeep
 from sync.client_ids import client_id
 from sync.documents import (
@@ -183,6 +184,7 @@ class Fleet:
         self.deaf: set[str] = set()
         """Devices that take nothing from the hub, though they are connected."""
         self._qos = qos
+        self._hub_run = ""
         self._transport = MqttTransport(
             Link(
                 client_id=f"{name}-{secrets.token_hex(4)}",
@@ -193,7 +195,11 @@ class Fleet:
                 inbound_max_count=10_000,
                 outbound_max_count=100_000,
             ),
-            subscriptions=(Subscription("ff/1/+/down"), Subscription("ff/1/group/+")),
+            subscriptions=(
+                Subscription("ff/1/+/down"),
+                Subscription("ff/1/group/+"),
+                Subscription(topics.HUB_PRESENCE),
+            ),
         )
         self._sent: deque[tuple[str, bytes]] = deque(maxlen=200)
         self._tasks: list[asyncio.Task[None]] = []
@@ -280,7 +286,19 @@ class Fleet:
                 else:
                     self.connected.clear()
 
+    def _hear_hub(self, payload: bytes) -> None:
+        """As an agent does: a hub that starts anew may have forgotten, so compare documents."""
+        run = json.loads(payload)["run"] if payload else ""
+        if run and run != self._hub_run:
+            is_other, self._hub_run = bool(self._hub_run), run
+            if is_other:
+                for device in self.devices.values():
+                    self._open(device)
+
     def _take(self, delivery: Delivery) -> None:
+        if delivery.topic == topics.HUB_PRESENCE:
+            self._hear_hub(delivery.payload)
+            return
         topic = parse_topic(delivery.topic)
         self.heard_count += 1
         if topic.kind is TopicKind.GROUP:
