@@ -142,8 +142,15 @@ def _device_stages(stages: Iterable[Seen]) -> dict[Stage, DeviceStage]:
         stage = stage_of(seen.stage)
         if stage in DEVICE_STAGES:
             ack = decode_ack(seen.record)
-            held[stage] = DeviceStage(stamp_of(ack), seen.seen_at_ms, ack.reason, ack.detail)
+            held[stage] = DeviceStage(
+                stamp_of(ack), seen.seen_at_ms, _shown(ack.reason), _shown(ack.detail)
+            )
     return held
+
+
+def _shown(text: str) -> str:
+    """Return what a device said, without what would steer the terminal of whoever reads it."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 
 def _heard(targeted: Targeted, heard: Mapping[int, tuple[int, int]]) -> tuple[int, int]:

@@ -46,6 +46,10 @@ HEARD_EVERY_MS: Final = 600_000
 """How precisely it is kept when a device was heard that sent nothing new; a document that changed
 says it to the millisecond, and costs no row of its own."""
 
+PAID_BY_FRAME: Final = 1.5
+"""A frame was charged for when it came; what a short message on a short document costs beside that
+is not worth counting."""
+
 TOPICS_REMEMBERED: Final = 65_536
 
 _OWN: Final = Kind.DEVICE.value
@@ -287,8 +291,7 @@ class Ingest:
                 else:
                     detail = f"writes {message.document}, which is not its document"
                     self._offences.add(device, Refusal.FOREIGN_WRITER, detail, now.mono_s)
-        if tokens > 1:
-            # One message is paid for by its frame.
+        if tokens > PAID_BY_FRAME:
             self._flood.charge(device, tokens - 1, now.mono_s)
         if changed:
             source = Source(device, sender.n, sender.stray_count)
@@ -349,6 +352,9 @@ def _merge(changed: dict[str, bytes | None], followed: Followed) -> None:
 
     An acknowledgement that came and was pruned within one batch was seen all the same.
     """
+    if None not in followed.changed.values():
+        changed.update(followed.changed)
+        return
     changed.update(
         (key, value)
         for key, value in followed.changed.items()

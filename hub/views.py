@@ -23,6 +23,9 @@ from sync.records import Desired, Local, select
 from sync.replica import values_of
 
 DEPLOYMENTS_SHOWN: Final = 20
+DEVICES_REPORTED_MAX: Final = 20_000
+"""Devices of all deployments together that one look at the fleet goes through: three seconds."""
+
 OFFENDERS_SHOWN: Final = 20
 LOG_SHOWN: Final = 20
 
@@ -114,8 +117,12 @@ def fleet_view(
         for component in queries.components(connection)
     ]
     active = [each for each in listed if now_ms - each.heard_ms <= window_ms]
-    reports = []
+    reports: list[dict[str, Any]] = []
+    left_count = DEVICES_REPORTED_MAX
     for deployed in deployments.latest(connection, DEPLOYMENTS_SHOWN):
+        left_count -= deployments.count_targeted(connection, deployed.id)
+        if reports and left_count < 0:
+            break
         report = report_of(connection, deployed, silence_s=silence_s, now_ms=now_ms)
         reports.append(summary_view(deployed, report))
     return {

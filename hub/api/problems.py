@@ -64,6 +64,11 @@ def from_http(request: AnyRequest, error: HTTPException) -> Problem:
     return problem(error.status_code, detail)
 
 
+def from_depth(_request: AnyRequest, _error: RecursionError) -> Problem:
+    """Answer a body that is nested deeper than it can be read."""
+    return problem(HTTPStatus.BAD_REQUEST, "the body is nested too deeply")
+
+
 def from_fault(request: AnyRequest, error: Exception) -> Problem:
     """Answer a request that met a fault of this program."""
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
@@ -74,5 +79,6 @@ HANDLERS: Final[dict[Any, Any]] = {
     Refusal: from_refusal,
     StorageFull: from_full_disk,
     HTTPException: from_http,
+    RecursionError: from_depth,
     Exception: from_fault,
 }

@@ -108,6 +108,14 @@ def of_device(connection: Connection, device: int, limit: int) -> list[Deployed]
     return [Deployed._make(row) for row in rows]
 
 
+def count_targeted(connection: Connection, deployment: str) -> int:
+    """Return how many devices are on a deployment's list."""
+    rows = connection.execute("SELECT count(*) FROM targeted WHERE deployment = ?", (deployment,))
+    (found,) = next(rows)
+    listed: int = found
+    return listed
+
+
 def targeted(
     connection: Connection, deployment: str, *, device: int | None = None, limit: int = -1
 ) -> list[Targeted]:

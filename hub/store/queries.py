@@ -118,7 +118,7 @@ def latest_version(connection: Connection, component: str) -> tuple[str, str | N
     rows = connection.execute(
         "SELECT r.version, (SELECT min(p.n) FROM deployment AS p WHERE p.release = r.digest "
         "AND p.cancelled_ms IS NULL) AS first FROM release AS r WHERE r.component = ? "
-        "ORDER BY first IS NULL, r.created_ms DESC LIMIT 1",
+        "ORDER BY first IS NULL, r.n DESC LIMIT 1",  # not the time: clocks are turned back
         (component,),
     )
     return next((tuple(row) for row in rows), None)

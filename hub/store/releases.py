@@ -34,10 +34,14 @@ def by_version(connection: Connection, component: str, version: str) -> Release 
 
 def every(connection: Connection) -> list[Release]:
     """Return all releases, newest first."""
-    rows = connection.execute(f"{_COLUMNS} ORDER BY created_ms DESC, component, version")
+    rows = connection.execute(f"{_COLUMNS} ORDER BY n DESC")
     return [Release._make(row) for row in rows]
 
 
 def save(connection: Connection, release: Release) -> None:
     """Add a release."""
-    connection.execute("INSERT INTO release VALUES (?, ?, ?, ?, ?)", release)
+    connection.execute(
+        "INSERT INTO release (digest, component, version, manifest, created_ms) "
+        "VALUES (?, ?, ?, ?, ?)",
+        release,
+    )

@@ -13,6 +13,7 @@ from hub.outcomes.presence import reachable_ms
 from hub.outcomes.report import build_report
 from hub.outcomes.silence import Verdict
 from hub.store import deployments as store
+from hub.store import queries
 from sync.documents import DEPLOYMENT
 from sync.messages import Full, Have
 from sync.records import Deployment, select
@@ -290,3 +291,13 @@ def test_patience_is_the_setting_unless_devices_usually_take_longer(tmp_path: Pa
 
         assert patience(600) == 600_000
         assert 85_000 <= patience(3) <= 90_000
+
+
+def test_the_latest_release_is_the_last_published_even_if_the_clock_was_turned_back(
+    core: Core,
+) -> None:
+    core.release(version="1.0.0")
+    core.pass_time(-86_400)
+    core.release(version="1.1.0")
+    latest = core.database.transact(lambda db: queries.latest_version(db, "lamp"))
+    assert latest == ("1.1.0", None)

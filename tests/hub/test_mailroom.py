@@ -21,7 +21,7 @@ from sync.transport.port import Connected, Delivery, Link, Subscription
 from sync.vector import encode_vector
 from tests.fakes.fleet import FleetDevice, fact
 from tests.hub.core import RUN, Core, desired, frame_of, group, own
-from tests.hub.test_api import CoreClock
+from tests.hub.web import CoreClock
 
 
 class Room:

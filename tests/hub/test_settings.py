@@ -99,3 +99,8 @@ def test_a_password_is_never_shown() -> None:
     assert "hush" not in repr(settings)
     assert settings.broker_password is not None
     assert settings.broker_password.get_secret_value() == "hush"
+
+
+def test_an_empty_state_folder_is_not_taken_for_the_current_one() -> None:
+    with pytest.raises(BadSettings, match="state_dir.*empty"):
+        load_settings(environment={ENV_PREFIX + "STATE_DIR": ""})

@@ -88,7 +88,8 @@ CREATE TABLE offence (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE release (
-    digest BLOB NOT NULL PRIMARY KEY,
+    n INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,
     component TEXT NOT NULL,
     version TEXT NOT NULL,
     manifest BLOB NOT NULL,          -- canonical bytes, whose SHA-256 is the digest

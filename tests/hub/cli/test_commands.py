@@ -203,6 +203,7 @@ def test_a_value_is_json_and_anything_else_is_text(
     texts = ["5", "-5.5", "true", "null", '"5"', "eco", "[1", '{"a":[1]}', "NaN", ""]
     values = [5, -5.5, True, None, "5", "eco", "[1", {"a": [1]}, "NaN", ""]
     assert [parse_value(text) for text in texts] == values
+    assert parse_value("[" * 10_000) == "[" * 10_000
     assert run(capsys, "set", "--group", "all", "mode", "-5")[0] == 0
     assert hub.wishes("PUT", "/groups/all/settings/mode") == [{"value": -5}]
 

@@ -1,0 +1,110 @@
+"""The HTTP API over a core, and what its tests say again and again."""
+
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from hub.api.app import build_api
+from hub.api.status import Status
+from hub.artifacts import Artifacts
+from hub.clock import Clock
+from hub.operations import Operations
+from hub.publisher import Publisher
+from hub.settings import Settings
+from sync.transport.memory import MemoryTransport
+from sync.transport.memory_broker import MemoryBroker
+from sync.transport.port import Link
+from tests.fakes.fleet import FleetDevice, fact
+from tests.hub.core import Core
+
+BLOB = b"a tree of files" * 1000
+DIGEST = hashlib.sha256(BLOB).hexdigest()
+
+
+class CoreClock:
+    """The clock of a test's hub."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def now_ms(self) -> int:
+        return self._core.now.ms
+
+    def mono_s(self) -> float:
+        return self._core.now.mono_s
+
+
+def operations_of(core: Core, state_dir: Path) -> Operations:
+    clock: Clock = CoreClock(core)
+    transport = MemoryTransport(MemoryBroker(), Link(client_id="hub"))
+    return Operations(
+        settings=Settings(state_dir=state_dir, blob_max_bytes=1_000_000),
+        clock=clock,
+        database=core.database,
+        artifacts=Artifacts(state_dir, blob_max_bytes=1_000_000),
+        desired=core.desired,
+        entries=core.entries,
+        groups=core.groups,
+        conversations=core.conversations,
+        publisher=Publisher(transport, core.database, core.groups, clock, b"hub-1!"),
+    )
+
+
+@asynccontextmanager
+async def api_of(core: Core, state_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """Give a client of the API over `core`."""
+    status = Status(
+        run="00",
+        broker_kind="external",
+        broker_host="127.0.0.1",
+        broker_port=1883,
+        started_at_ms=1,
+        is_connected=lambda: True,
+        counters=lambda: {"frame_count": 3},
+    )
+    api = build_api(operations_of(core, state_dir), status)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=api, raise_app_exceptions=False),  # type: ignore[arg-type]
+        base_url="http://127.0.0.1:8420/api/v1",
+    ) as client:
+        yield client
+
+
+def manifest_of(
+    version: str = "1.0.0", digest: str = DIGEST, length: int = len(BLOB)
+) -> dict[str, Any]:
+    return {
+        "component": "lamp",
+        "version": version,
+        "artifacts": [{"name": "tree.tar.gz", "sha256": digest, "length_bytes": length}],
+        "health": {"command": ["true"]},
+    }
+
+
+def device_of(core: Core, name: str = "d1") -> FleetDevice:
+    device = FleetDevice(name, 1)
+    device.write(fact("site", "s7"), core.now.mono_s)
+    core.connect(device)
+    return device
+
+
+async def release_of(client: httpx.AsyncClient, version: str = "1.0.0") -> str:
+    await client.put(f"/blobs/{DIGEST}", content=BLOB)
+    answer = await client.post("/releases", json=manifest_of(version))
+    assert answer.status_code in {200, 201}, answer.text
+    return f"lamp@{version}"
+
+
+def check_problem(answer: httpx.Response, status: int, words: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert set(problem) == {"type", "title", "status", "detail"}
+    assert problem["status"] == status
+    assert re.search(words, problem["detail"]), problem
+    assert "\n" not in problem["detail"]
