@@ -31,6 +31,18 @@ EXIT_CODES: Final = {
     NOT_RUNNING: "no agent answers on the socket",
 }
 
+COMMANDS: Final = {
+    "run": "Run the agent until it is stopped.",
+    "status": "Say how this device is: link, releases, what it is doing.",
+    "list": "List the settings of applications on this device.",
+    "get": "Show the value of a setting that counts.",
+    "set": "Set a value as an application on this device.",
+    "unset": "Take back the value set on this device.",
+    "watch": "Print the settings now and whenever they change.",
+    "settings": "List the agent's own settings and what they mean.",
+    "completion": "Print a completion script for a shell.",
+}
+
 ANSWER_S: Final = 30.0
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 
@@ -44,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        # Whoever read this has read enough. Flushing at the end must not complain about it either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
 
 
@@ -59,26 +72,25 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--settings", type=Path, metavar="FILE", help="settings file (TOML)")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, act: Any, text: str) -> argparse.ArgumentParser:
+    def command(name: str, act: Any) -> argparse.ArgumentParser:
+        text = COMMANDS[name]
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("--json", action="store_true", help="answer as JSON")
         sub.set_defaults(act=act)
         return sub
 
-    command("run", _run, "Run the agent until it is stopped.")
-    command("status", _ask("status"), "Say how this device is: link, releases, what it is doing.")
-    command("list", _ask("list"), "List the settings of applications on this device.")
-    get = command("get", _ask("get"), "Show the value of a setting that counts.")
-    get.add_argument("key")
-    set_ = command("set", _ask("set"), "Set a value as an application on this device.")
+    command("run", _run)
+    command("status", _ask("status"))
+    command("list", _ask("list"))
+    command("get", _ask("get")).add_argument("key")
+    set_ = command("set", _ask("set"))
     set_.add_argument("key")
     set_.add_argument("value", help="JSON; anything else is taken as text")
-    unset = command("unset", _ask("unset"), "Take back the value set on this device.")
-    unset.add_argument("key")
-    command("watch", _watch, "Print the settings now and whenever they change.")
-    command("settings", _settings, "List the agent's own settings and what they mean.")
-    completion = command("completion", _completion, "Print a completion script for a shell.")
-    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
+    command("unset", _ask("unset")).add_argument("key")
+    command("watch", _watch)
+    command("settings", _settings)
+    shells = ["bash", "zsh", "fish"]
+    command("completion", _completion).add_argument("shell", choices=shells)
     return parser
 
 
@@ -136,16 +148,17 @@ def _watch(options: argparse.Namespace) -> int:
     channel = _connect(_socket_path(options))
     if channel is None:
         return NOT_RUNNING
+    channel.settimeout(None)  # nothing may change for days
     with channel, channel.makefile("rwb") as lines:
         lines.write(b'{"op":"watch"}\n')
         lines.flush()
-        for line in lines:
-            answer = json.loads(line)
+        while line := lines.readline(LINE_BYTES_MAX):
+            answer = _answer(line)
             if not answer.pop("ok", False):
                 return _complain(str(answer.get("error")), REFUSED)
             _show(answer, as_json=options.json)
             sys.stdout.flush()
-    return OK
+    return _complain("the agent has stopped", NOT_RUNNING)
 
 
 def _settings(options: argparse.Namespace) -> int:
@@ -171,21 +184,33 @@ def _settings(options: argparse.Namespace) -> int:
 
 
 def _completion(options: argparse.Namespace) -> int:
-    words = " ".join(sorted(_commands()))
+    words = " ".join(COMMANDS)
     scripts = {
-        "bash": f"complete -W '{words}' fieldfare-agent",
-        "zsh": f"compctl -k '({words})' fieldfare-agent",
-        "fish": f"complete -c fieldfare-agent -f -a '{words}'",
+        "bash": f"""_fieldfare_agent() {{
+    local word=${{COMP_WORDS[COMP_CWORD]}}
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        COMPREPLY=($(compgen -W "{words} --settings --help" -- "$word"))
+    else
+        COMPREPLY=($(compgen -W "--json --help" -- "$word"))
+    fi
+}}
+complete -o default -F _fieldfare_agent fieldfare-agent""",
+        "zsh": f"""#compdef fieldfare-agent
+_fieldfare_agent() {{
+    if (( CURRENT == 2 )); then
+        compadd {words} --settings --help
+    else
+        compadd -- --json --help
+    fi
+}}
+compdef _fieldfare_agent fieldfare-agent""",
+        "fish": f"""complete -c fieldfare-agent -n __fish_use_subcommand -f -a "{words}"
+complete -c fieldfare-agent -l json -d "answer as JSON"
+complete -c fieldfare-agent -l settings -r -d "settings file (TOML)\"""",
     }
-    print(scripts[options.shell])
+    script = scripts[options.shell]
+    print(json.dumps({"shell": options.shell, "script": script}) if options.json else script)
     return OK
-
-
-def _commands() -> list[str]:
-    actions = make_parser()._subparsers  # noqa: SLF001 - argparse has no public way to list them
-    if actions is None:
-        return []
-    return list(actions._group_actions[0].choices or ())  # noqa: SLF001 - as above
 
 
 def _socket_path(options: argparse.Namespace) -> Path:
@@ -212,21 +237,38 @@ def _exchange(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     channel = _connect(path)
     if channel is None:
         return None
-    with channel, channel.makefile("rwb") as lines:
-        lines.write(json.dumps(request).encode() + b"\n")
-        lines.flush()
-        line = lines.readline(LINE_BYTES_MAX)
-    if not line:
-        return {"ok": False, "error": "the agent closed the connection without an answer"}
-    answer: dict[str, Any] = json.loads(line)
+    try:
+        with channel, channel.makefile("rwb") as lines:
+            lines.write(json.dumps(request, allow_nan=False).encode() + b"\n")
+            lines.flush()
+            line = lines.readline(LINE_BYTES_MAX)
+    except OSError as error:
+        return _no_answer(str(error) or f"nothing came within {ANSWER_S:g} s")
+    return _answer(line)
+
+
+def _answer(line: bytes) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return _no_answer("the connection ended")
     return answer
 
 
+def _no_answer(why: str) -> dict[str, Any]:
+    return {"ok": False, "error": f"the agent gave no answer ({why}): its log says more"}
+
+
 def _value(text: str) -> Any:
+    """Return what the person meant: JSON if it is that, else the text itself."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
         return text
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _show(answer: dict[str, Any], *, as_json: bool) -> None:

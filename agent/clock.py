@@ -11,6 +11,7 @@ from sync.stamps import BOOT_BYTES, ClockSync, Stamp
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 SYNCHRONIZED: Final = Path("/run/systemd/timesync/synchronized")
+"""Made by systemd-timesyncd once it has set the clock in this boot; its folder is there before."""
 
 
 class Clock(Protocol):
@@ -48,5 +49,10 @@ class SystemClock:
     def stamp(self) -> Stamp:
         """Return now by CLOCK_BOOTTIME, which unlike CLOCK_MONOTONIC counts in suspend."""
         boottime_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-        sync = ClockSync.SYNCED if SYNCHRONIZED.exists() else ClockSync.UNKNOWN
-        return Stamp(self._boot, boottime_ms, self.wall_ms(), sync)
+        return Stamp(self._boot, boottime_ms, self.wall_ms(), _sync())
+
+
+def _sync() -> ClockSync:
+    if SYNCHRONIZED.exists():
+        return ClockSync.SYNCED
+    return ClockSync.UNSYNCED if SYNCHRONIZED.parent.is_dir() else ClockSync.UNKNOWN

@@ -13,16 +13,17 @@ import logging
 import signal
 from collections.abc import Iterable
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from agent.clock import Clock
 from agent.documents import Documents
-from agent.facts import facts, news
+from agent.facts import AGENT_VERSION, facts, news
 from agent.installer import InstallEngine
 from agent.local import LocalSocket
+from agent.log import say
 from agent.notify import notify
 from agent.settings import Settings
-from agent.store import Store, StoreError, lock_state, open_store
+from agent.store import Store, StoreError, StoreFull, lock_state, open_store
 from agent.values import Values
 from agent.work import Work
 from sync import documents as names
@@ -50,22 +51,36 @@ REOPEN_SPREAD_S: Final = 3.0
 
 PAYLOAD_BYTES_MAX: Final = 256 * 1024
 
+RETRY_S: Final = 30.0
+"""Wait before what found the disk full is tried again."""
+
+
+class Connect(Protocol):
+    """Makes a transport. Only this module knows that it is MQTT."""
+
+    def __call__(self, link: Link, *, presence: Presence) -> Transport:
+        """Return a transport that is not yet running."""
+        ...
+
 
 class Daemon:
     """One run of the agent."""
 
-    def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
-        """Connect the parts."""
+    def __init__(
+        self, settings: Settings, store: Store, clock: Clock, connect: Connect = MqttTransport
+    ) -> None:
+        """Connect the parts; `connect` makes the transport."""
         self._settings = settings
         self._store = store
         self._clock = clock
         self._random = Random()  # noqa: S311 - jitter only
         self._documents = Documents(settings, store, clock)
         self._births = 0
-        self._hub_run = b""
+        self._hub_run = ""
+        self._reopen = asyncio.Event()
         self._up = topics.up_topic(settings.device)
         self._down = topics.down_topic(settings.device)
-        self._transport: Transport = MqttTransport(
+        self._transport: Transport = connect(
             Link(
                 client_id=settings.device,
                 host=settings.broker_host,
@@ -94,6 +109,8 @@ class Daemon:
         )
         self._written = asyncio.Event()
         self._rearm = asyncio.Event()
+        self._missed: dict[str, bytes] = {}
+        self._has_missed = asyncio.Event()
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -101,11 +118,12 @@ class Daemon:
         # Births are numbered within a start and starts within the device, so they only grow.
         self._births = self._documents.start_number << BIRTH_BITS
         known = self._documents.reported()
-        told = facts(self._settings, self._clock.stamp().boot)
+        told = facts(self._settings, self._clock.stamp().boot, self._store.opened.kept)
         with contextlib.suppress(StoreError):  # a full disk: the facts are told at a later start
             await self._documents.write(news(told, known))
         if self._store.opened.damaged is not None:
-            logger.error("database damaged kept_as=%s", self._store.opened.damaged)
+            kept_as = self._store.opened.damaged
+            say(logger, "database_damaged", level=logging.ERROR, kept_as=kept_as)
         groups = [topics.group_topic(group) for group in self._settings.groups]
         for topic in (self._down, topics.HUB_PRESENCE, *groups):
             self._transport.subscribe(topic)
@@ -118,13 +136,13 @@ class Daemon:
             tasks.create_task(self._tell(), name="tell")
             tasks.create_task(self._repeat(), name="repeat")
             tasks.create_task(self._compare(), name="compare")
+            tasks.create_task(self._catch_up(), name="catch up")
             tasks.create_task(self._work.run(), name="work")
 
     def _ready(self) -> None:
         notify("READY=1\nSTATUS=running")
-        logger.info(
-            "ready device=%s groups=%s", self._settings.device, ",".join(self._settings.groups)
-        )
+        groups = ",".join(self._settings.groups)
+        say(logger, "ready", device=self._settings.device, groups=groups)
 
     def _on_written(self) -> None:
         self._written.set()
@@ -137,21 +155,26 @@ class Daemon:
                 try:
                     await self._take(event)
                 except StoreError as error:
-                    logger.error("store refused error=%s", error)  # noqa: TRY400 - for people
+                    say(logger, "store_refused", level=logging.ERROR, error=error)
+                    self._miss(event)
+                except Exception:
+                    # What a message made go wrong must not end the agent, or a retained one would
+                    # end it at every start, for good.
+                    logger.exception("message_not_taken")
 
     async def _take(self, event: Event) -> None:
         match event:
             case Connected():
-                logger.info("connected version=%s", event.version)
+                say(logger, "connected", version=event.version)
                 self._send(await self._documents.opened())
                 self._rearm.set()
                 self._work.wake()
             case Disconnected():
-                logger.info("disconnected reason=%s", event.reason)
+                say(logger, "disconnected", reason=event.reason)
                 self._documents.closed()
             case Delivery(topic=topics.HUB_PRESENCE):
-                await self._hub_presence(event.payload)
                 self._transport.acknowledge(event)
+                self._hear_hub(event.payload)
             case Delivery():
                 await self._mail(event)
 
@@ -161,28 +184,32 @@ class Daemon:
             replies, changed = await self._documents.receive(event.payload, direct=direct)
         finally:
             # Whatever happened: unacknowledged messages would fill the broker's window and make
-            # this device deaf. What was not stored is not confirmed, so the hub says it again.
+            # this device deaf. What was not stored is not confirmed, so the hub says it again,
+            # but for what it says to groups; see `_catch_up`.
             self._transport.acknowledge(event)
+        self._missed.pop(event.topic, None)  # this one is newer
+        await self._heard(replies, changed=changed)
+
+    async def _heard(self, replies: Iterable[bytes], *, changed: bool) -> None:
         self._send(replies)
         self._rearm.set()
         if changed:
             self._work.wake()
+            await self._work.acknowledge()
             if await self._values.record_conflicts():
                 self._on_written()
-            await self._local.announce()
+            self._local.announce()
 
-    async def _hub_presence(self, payload: bytes) -> None:
+    def _hear_hub(self, payload: bytes) -> None:
         """A hub that started anew may have forgotten, or been restored: compare documents."""
         try:
             run = str(json.loads(payload)["run"]) if payload else ""
         except (ValueError, KeyError, TypeError, RecursionError):
             return
-        if run.encode() != self._hub_run:
-            first, self._hub_run = not self._hub_run, run.encode()
-            if not first:
-                await asyncio.sleep(self._random.uniform(0, REOPEN_SPREAD_S))
-                self._send(await self._documents.opened())
-                self._rearm.set()
+        if run and run != self._hub_run:
+            is_other, self._hub_run = bool(self._hub_run), run
+            if is_other:
+                self._reopen.set()
 
     async def _tell(self) -> None:
         """Gather writes for a moment, then tell the hub of all of them at once."""
@@ -192,7 +219,7 @@ class Daemon:
             self._written.clear()
             self._send(await self._documents.changed())
             self._rearm.set()
-            await self._local.announce()
+            self._local.announce()
 
     async def _repeat(self) -> None:
         """Say again what was not answered, exactly when it is due."""
@@ -208,12 +235,43 @@ class Daemon:
             self._send(await self._documents.due())
 
     async def _compare(self) -> None:
-        """Compare documents with the hub from time to time, whatever seems to be settled."""
+        """Compare documents with the hub from time to time, and when another hub has begun."""
         while True:
-            await asyncio.sleep(self._settings.anti_entropy_s * self._random.uniform(0.5, 1.5))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(
+                    self._settings.anti_entropy_s * self._random.uniform(0.5, 1.5)
+                ):
+                    await self._reopen.wait()
+                    self._reopen.clear()
+                await asyncio.sleep(self._random.uniform(0, REOPEN_SPREAD_S))
             if self._transport.connected:
                 self._send(await self._documents.opened())
                 self._rearm.set()
+
+    def _miss(self, event: Event) -> None:
+        """Remember what there was no room to keep: nobody says a group's wishes a second time."""
+        if isinstance(event, Delivery) and event.topic not in (self._down, topics.HUB_PRESENCE):
+            self._missed[event.topic] = event.payload
+            self._has_missed.set()
+
+    async def _catch_up(self) -> None:
+        """Take what there was no room for again, the last of each topic, until there is room."""
+        wait_s = self._settings.retry_first_s
+        while True:
+            await self._has_missed.wait()
+            await asyncio.sleep(wait_s * self._random.uniform(0.5, 1.5))
+            wait_s = min(2 * wait_s, RETRY_S)
+            for topic, payload in list(self._missed.items()):
+                try:
+                    replies, changed = await self._documents.receive(payload, direct=False)
+                    await self._heard(replies, changed=changed)
+                except StoreError:
+                    break  # said when it was refused first; the disk is still full
+                if self._missed.get(topic) == payload:
+                    del self._missed[topic]
+            if not self._missed:
+                self._has_missed.clear()
+                wait_s = self._settings.retry_first_s
 
     # Parts.
 
@@ -231,6 +289,7 @@ class Daemon:
         birth = {
             "birth": self._births,
             "boot": boot,
+            "version": AGENT_VERSION,
             "keepalive_s": self._settings.keepalive_s,
         }
 
@@ -258,27 +317,41 @@ class Daemon:
         }
 
 
-async def serve(settings: Settings, clock: Clock) -> None:
+async def serve(settings: Settings, clock: Clock, connect: Connect = MqttTransport) -> None:
     """Run the agent until SIGTERM or SIGINT.
+
+    A full disk is waited for, also at the start: whoever makes room must not have to come twice.
 
     Raises:
         StoreError: The state folder or database cannot be used.
         LocalSocketError: The socket for applications cannot be opened.
     """
+    running = asyncio.ensure_future(_live(settings, clock, connect))
+
+    def stop() -> None:
+        notify("STOPPING=1")
+        running.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await running
+    except asyncio.CancelledError:
+        say(logger, "stopped")
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+async def _live(settings: Settings, clock: Clock, connect: Connect) -> None:
     with lock_state(settings.state_dir):
-        async with await open_store(settings.state_dir) as store:
-            running = asyncio.ensure_future(Daemon(settings, store, clock).run())
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, running.cancel)
+        while True:
             try:
-                await running
-            except asyncio.CancelledError:
-                logger.info("stopped")
-            except BaseExceptionGroup as group:
-                raise _first(group) from group
-            finally:
-                notify("STOPPING=1")
+                async with await open_store(settings.state_dir) as store:
+                    await Daemon(settings, store, clock, connect).run()
+            except StoreFull as error:
+                say(logger, "store_full", level=logging.ERROR, error=error, retry_s=RETRY_S)
+                await asyncio.sleep(RETRY_S)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

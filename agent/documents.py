@@ -8,11 +8,12 @@ come in and go out as bytes.
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 
 from agent.clock import Clock
+from agent.log import say
 from agent.prune import prune
 from agent.settings import Settings
 from agent.store import Store, StoreError
@@ -29,6 +30,8 @@ from sync.session import Retry, Role, Session, Step
 from sync.stages import Stage, allows, code_of, stage_of
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ANCHOR_EVERY_MS: Final = 10_000
 """How often a frame carries the last crossing of the hub's clock and ours, 14 bytes."""
@@ -67,6 +70,9 @@ class Documents:
         self._anchor_sent_ms = -ANCHOR_EVERY_MS
         self.hub_ms = 0
         """A time that the hub's clock has certainly passed: its last message to us says so."""
+        self.has_met_hub = False
+        """Whether the hub's side of our document is known: that a device with an empty disk has not
+        acknowledged a deployment says nothing before the hub said what it holds."""
         self.offence_count = 0
         """Frames and messages that were refused since the start."""
 
@@ -80,6 +86,7 @@ class Documents:
         own = held.pop(self.own, None)
         self._held = {name: held[name] for name in self.followed if name in held}
         self._values = {name: values_of(holding) for name, holding in self._held.items()}
+        self.has_met_hub = own is not None or bool(self._held)
         counter = await self._store.number(CLIENT_COUNTER)
         self._hlc = await self._store.number(HLC)
         self._counter = counter_after(counter, own.vector if own is not None else ())
@@ -129,25 +136,13 @@ class Documents:
             ValueError: A key or value is out of bounds; nothing was written.
         """
         if entries:
-            async with self._lock:
-                await self._write(entries)
+            await self._locked(lambda: self._write(entries))
 
     async def acknowledge(
         self, deployment: str, stage: Stage, *, reason: str = "", detail: str = ""
     ) -> bool:
         """Record durably that a deployment reached a stage; False if it may not be recorded now."""
-        async with self._lock:
-            if not allows(self.stages(deployment), stage):
-                return False
-            now = self._clock.stamp()
-            ack = Ack(
-                now.boot, now.boottime_ms, now.wall_ms, int(now.sync), reason[:100], detail[:200]
-            )
-            await self._write({names.ack_key(deployment, code_of(stage)): records.encode(ack)})
-        logger.info(
-            "stage deployment=%s stage=%s reason=%s %s", deployment, stage.value, reason, detail
-        )
-        return True
+        return await self._locked(lambda: self._acknowledge(deployment, stage, reason, detail))
 
     def next_clock(self) -> int:
         """Return the hybrid logical clock for a write that happens now."""
@@ -162,9 +157,12 @@ class Documents:
 
     async def opened(self) -> list[bytes]:
         """A connection was made; return the frames to begin with."""
-        async with self._lock:
+
+        def step() -> Step:
             self._anchor_sent_ms = -ANCHOR_EVERY_MS
-            return await self._carry_out(self._session.opened(self._shelf, self._clock.mono_s()))
+            return self._session.opened(self._shelf, self._clock.mono_s())
+
+        return await self._locked(lambda: self._carry_out(step()))
 
     def closed(self) -> None:
         """The connection is gone."""
@@ -172,15 +170,19 @@ class Documents:
 
     async def changed(self) -> list[bytes]:
         """Return the frames that tell of what was written."""
-        async with self._lock:
-            return await self._carry_out(
-                self._session.changed(self.own, self._shelf, self._clock.mono_s())
-            )
+
+        def step() -> Step:
+            return self._session.changed(self.own, self._shelf, self._clock.mono_s())
+
+        return await self._locked(lambda: self._carry_out(step()))
 
     async def due(self) -> list[bytes]:
         """Return the frames that must be said again now."""
-        async with self._lock:
-            return await self._carry_out(self._session.due(self._shelf, self._clock.mono_s()))
+
+        def step() -> Step:
+            return self._session.due(self._shelf, self._clock.mono_s())
+
+        return await self._locked(lambda: self._carry_out(step()))
 
     def wake_mono(self) -> float | None:
         """Return when `due` has something to say next."""
@@ -200,23 +202,56 @@ class Documents:
         if direct:
             self._anchor = (frame.sent_ms, self._clock.stamp().boottime_ms)
             self.hub_ms = max(self.hub_ms, frame.sent_ms)
-        replies: list[bytes] = []
-        news = False
-        async with self._lock:
-            for message in frame.messages:
-                step = self._session.receive(message, self._shelf, self._clock.mono_s())
-                if step.offence is not None:
-                    self._offended(step.offence)
-                news = news or any(followed.changed for followed in step.store.values())
-                replies += await self._carry_out(step)
-        return replies, news
+        return await self._locked(lambda: self._receive(frame.messages))
+
+    async def _locked(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do `work` under the lock, and to its end even if whoever waits for it is cancelled.
+
+        A commit that was cut off in the middle would leave it open what is on the disk.
+        """
+
+        async def whole() -> T:
+            async with self._lock:
+                return await work()
+
+        task = asyncio.ensure_future(whole())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                await asyncio.wait({task})
+            raise
 
     # Inside the lock.
+
+    async def _receive(self, messages: Iterable[Message]) -> tuple[list[bytes], bool]:
+        replies: list[bytes] = []
+        news = False
+        for message in messages:
+            step = self._session.receive(message, self._shelf, self._clock.mono_s())
+            if step.offence is not None:
+                self._offended(step.offence)
+            news = news or any(followed.changed for followed in step.store.values())
+            replies += await self._carry_out(step)
+        if not self.has_met_hub and self.settled:
+            self.has_met_hub = news = True
+        return replies, news
+
+    async def _acknowledge(self, deployment: str, stage: Stage, reason: str, detail: str) -> bool:
+        if not allows(self.stages(deployment), stage):
+            return False
+        now = self._clock.stamp()
+        ack = Ack(now.boot, now.boottime_ms, now.wall_ms, int(now.sync), reason[:100], detail[:200])
+        await self._write({names.ack_key(deployment, code_of(stage)): records.encode(ack)})
+        say(logger, "stage", deployment=deployment, stage=stage, reason=reason, detail=detail)
+        return True
 
     async def _write(self, entries: Mapping[str, bytes]) -> None:
         change = self._author.write(entries)
         try:
-            full = await self._store.log(self.own, change, hlc=self._hlc)
+            full = await self._store.log(
+                self.own, change, hlc=self._hlc, client_counter=self._counter
+            )
         except BaseException:
             self._back_to_disk()
             raise
@@ -226,7 +261,7 @@ class Documents:
                 await self._keep_own()
             except StoreError as error:
                 # The write itself is durable; only the tidying has to wait for room.
-                logger.warning("document not tidied error=%s", error)
+                say(logger, "document_not_tidied", level=logging.WARNING, error=error)
 
     async def _carry_out(self, step: Step) -> list[bytes]:
         """Store what a step calls for, then return what it sends."""
@@ -243,7 +278,7 @@ class Documents:
         for theirs in step.rebase.values():
             messages += await self._rebase(theirs)
         for above in step.reset.values():
-            logger.warning("document started anew document=%s", self.own)
+            say(logger, "document_began_anew", level=logging.WARNING, document=self.own)
             self._author.reset(above=above)
             await self._keep_own()
             messages += self._say()
@@ -257,7 +292,8 @@ class Documents:
         except Refused as refused:
             self._offended(refused)
             return []
-        logger.warning("document rebased document=%s epoch=%d", self.own, self._author.epoch)
+        epoch = self._author.epoch
+        say(logger, "document_rebased", level=logging.WARNING, document=self.own, epoch=epoch)
         await self._keep_own()
         return self._say()
 
@@ -284,8 +320,7 @@ class Documents:
         return client_id(Side.DEVICE, self._counter, secrets.randbits(RANDOM_BITS))
 
     def _fresh_id(self) -> int:
-        # Not durable if the disk is full, but the random bits make a repetition unlikely, and the
-        # counter goes up again at the next start in any case.
+        # Durable in the same transaction as the first write under it.
         self._counter += 1
         return self._new_id()
 
@@ -311,4 +346,5 @@ class Documents:
     def _offended(self, error: Exception) -> None:
         self.offence_count += 1
         if self.offence_count.bit_count() == 1:  # 1, 2, 4, 8 ...: a flood must not fill the log
-            logger.warning("refused from hub count=%d error=%s", self.offence_count, error)
+            count = self.offence_count
+            say(logger, "refused_from_hub", level=logging.WARNING, count=count, error=error)

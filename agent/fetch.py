@@ -1,7 +1,9 @@
 """Bringing a file of a release here: resumed, bounded, verified, within a budget.
 
-Owns HTTP and the download folder. A file gets its final name only when its digest is right, so
-whatever has a final name is whole. Never more bytes than the manifest announced are taken.
+Owns HTTP and the download folder. A file gets its final name only when its digest is right, and is
+checked again before it is handed out. Never more bytes than were announced are taken.
+
+Format: HTTP/1.1 with Range and If-Range (RFC 9110, sections 13.1.5 and 14.2).
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,15 +20,27 @@ from http import HTTPStatus
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, BinaryIO, Final
+from urllib.parse import urlsplit
 
+from agent.threads import in_thread
 from sync.stages import Reason
 
 if TYPE_CHECKING:
-    from http.client import HTTPResponse
+    from http.client import HTTPConnection, HTTPResponse
 
 CHUNK_BYTES: Final = 64 * 1024
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_LONGEST_S: Final = 300.0
+
+NOT_NOW: Final = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+"""Answers that mean the hub is out of reach, whoever gives them."""
 
 
 class FetchFailed(Exception):
@@ -59,6 +74,8 @@ class Fetcher:
         self._folder = folder
         self._limits = limits
         self._nudge = asyncio.Event()
+        self._line: _Line | None = None
+        self._go_on: Callable[[], None] = lambda: None
         self._random = random if random is not None else Random()  # noqa: S311 - jitter only
 
     def path(self, sha256: str) -> Path:
@@ -66,81 +83,85 @@ class Fetcher:
         return self._folder / sha256
 
     def nudge(self) -> None:
-        """The hub may be within reach again, or its wishes have changed: do not wait any longer."""
+        """The hub may be within reach again, or its wishes have changed: look, and do not wait."""
         self._nudge.set()
+        if self._line is not None:
+            try:
+                self._go_on()
+            except Exception:  # noqa: BLE001 - it is raised again in `fetch`, where it belongs
+                self._line.cut()
 
     async def fetch(
-        self,
-        sha256: str,
-        length_bytes: int,
-        *,
-        exact: bool = True,
-        go_on: Callable[[], None] = lambda: None,
+        self, sha256: str, length_bytes: int, *, go_on: Callable[[], None] = lambda: None
     ) -> Path:
         """Return the verified file, downloading what is missing of it.
-
-        Args:
-            sha256: Its digest in hexadecimal.
-            length_bytes: Its length, or with `exact` off the most it may have.
-            exact: Whether `length_bytes` is exact.
-            go_on: Called before each attempt; what it raises ends the fetching.
 
         A hub that cannot be reached costs nothing but time: a device may be without a network for
         weeks. Only answers that are wrong use up the budget of attempts.
 
+        Args:
+            sha256: Its digest in hexadecimal.
+            length_bytes: Its length.
+            go_on: Called before each attempt and after each `nudge`; what it raises ends the
+                fetching.
+
         Raises:
             FetchFailed: The budget of attempts is used up, or trying again cannot help.
         """
-        path = self.path(sha256)
-        if path.exists():
-            return path
         attempt = wrong_count = 0
+        self._go_on = go_on
         while True:
             go_on()
-            stop = _Stop()
             self._nudge.clear()
+            self._line = line = _Line()
             try:
-                await _in_thread(partial(self._attempt, sha256, length_bytes, exact, stop), stop)
+                await in_thread(partial(self._attempt, sha256, length_bytes, line), "download")
             except FetchFailed as failed:
+                go_on()
                 attempt += 1
                 wrong_count += failed.reason is not Reason.UNREACHABLE
                 if failed.final or wrong_count >= self._limits.attempts_max:
                     raise
             else:
-                return path
+                return self.path(sha256)
+            finally:
+                line.cut()
+                self._line = None
             ceiling_s = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._random.uniform(0, ceiling_s)):
                     await self._nudge.wait()
 
     def clean_up(self, keep: set[str]) -> None:
-        """Remove everything but the files with these digests, and their beginnings."""
+        """Remove everything but the files with these digests, and their beginnings.
+
+        Raises:
+            OSError: The disk fails; the rest is removed another time.
+        """
         if self._folder.is_dir():
             for path in self._folder.iterdir():
                 if path.name.removesuffix(".part") not in keep:
                     path.unlink(missing_ok=True)
 
-    def _attempt(self, sha256: str, length_bytes: int, exact: bool, stop: "_Stop") -> None:  # noqa: FBT001 - private
-        try:
+    # In the thread.
+
+    def _attempt(self, sha256: str, length_bytes: int, line: "_Line") -> None:
+        part = self._folder / f"{sha256}.part"
+        with _on_disk():
             self._folder.mkdir(parents=True, exist_ok=True)
-            part = self.path(sha256).with_name(sha256 + ".part")
+            if self.path(sha256).exists():
+                # Checked again, and downloaded again if the disk has changed it meanwhile.
+                self.path(sha256).replace(part)
             have_bytes = part.stat().st_size if part.exists() else 0
             if have_bytes > length_bytes:
                 part.unlink()
                 have_bytes = 0
+        if have_bytes < length_bytes:
             self._check_room(length_bytes - have_bytes)
-            if not (exact and have_bytes == length_bytes):
-                self._download(sha256, part, have_bytes, length_bytes, stop)
+            self._download(sha256, part, length_bytes, line)
+        with _on_disk():
             part.touch()
-            self._finish(sha256, part, length_bytes, exact)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise FetchFailed(Reason.NO_SPACE, "no room on the disk", final=True) from None
-            # Only the network may be waited for without end; a disk that fails is counted.
-            is_network = isinstance(error, ConnectionError | TimeoutError) or error.errno is None
-            reason = Reason.UNREACHABLE if is_network else Reason.DOWNLOAD_FAILED
-            detail = f"{type(error).__name__}: {error}"[:200]
-            raise FetchFailed(reason, detail, final=False) from None
+            self._finish(sha256, part, length_bytes)
 
     def _check_room(self, missing_bytes: int) -> None:
         free_bytes = shutil.disk_usage(self._folder).free
@@ -152,75 +173,126 @@ class Fetcher:
                 final=True,
             )
 
-    def _download(
-        self, sha256: str, part: Path, have_bytes: int, length_bytes: int, stop: "_Stop"
-    ) -> None:
+    def _download(self, sha256: str, part: Path, length_bytes: int, line: "_Line") -> None:
         # Imported here: HTTP takes 2 MB of memory, and most agents install nothing for weeks.
-        import http.client  # noqa: PLC0415
-        import urllib.error  # noqa: PLC0415
-        import urllib.request  # noqa: PLC0415
+        from http.client import HTTPException  # noqa: PLC0415
 
-        headers = {"Accept-Encoding": "identity"}
+        have_bytes = part.stat().st_size if part.exists() else 0
+        try:
+            connection = self._connect()
+            with contextlib.closing(connection):
+                line.hold(connection.sock)
+                answer = self._ask(connection, sha256, have_bytes)
+                start = self._start_of(answer, part, have_bytes)
+                with _on_disk(), part.open("ab" if start else "wb") as file:
+                    try:
+                        _copy(answer, file, start, length_bytes)
+                    finally:
+                        file.flush()
+                        os.fsync(file.fileno())
+        except (OSError, HTTPException) as error:
+            detail = f"{type(error).__name__}: {error}"[:200]
+            raise FetchFailed(Reason.UNREACHABLE, detail, final=False) from None
+
+    def _connect(self) -> "HTTPConnection":
+        from http.client import HTTPConnection, HTTPSConnection  # noqa: PLC0415
+
+        address = urlsplit(self._hub_url)
+        kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
+        connection = kind(address.hostname or "", address.port, timeout=self._limits.stall_s)
+        connection.connect()
+        return connection
+
+    def _ask(self, connection: "HTTPConnection", sha256: str, have_bytes: int) -> "HTTPResponse":
+        headers = {"Connection": "close", "User-Agent": "fieldfare-agent"}
         if have_bytes:
             headers |= {"Range": f"bytes={have_bytes}-", "If-Range": f'"{sha256}"'}
-        request = urllib.request.Request(  # noqa: S310 - settings allow http and https only
-            f"{self._hub_url}/api/v1/blobs/{sha256}", headers=headers
-        )
-        try:
-            answer = urllib.request.urlopen(request, timeout=self._limits.stall_s)  # noqa: S310
-        except urllib.error.HTTPError as error:
-            with error:
-                self._refused(error.code, part)
-            return
-        except http.client.HTTPException as error:
-            detail = f"the hub does not speak HTTP: {type(error).__name__}"
-            raise FetchFailed(Reason.DOWNLOAD_FAILED, detail, final=False) from None
-        with answer:
-            resumed = answer.status == HTTPStatus.PARTIAL_CONTENT and have_bytes > 0
-            with part.open("ab" if resumed else "wb") as file:
-                try:
-                    _copy(answer, file, have_bytes if resumed else 0, length_bytes, stop)
-                except http.client.HTTPException as error:
-                    detail = f"the download broke off: {type(error).__name__}"
-                    raise FetchFailed(Reason.UNREACHABLE, detail, final=False) from None
-                finally:
-                    file.flush()
-                    os.fsync(file.fileno())
+        path = urlsplit(self._hub_url).path.rstrip("/")
+        connection.request("GET", f"{path}/api/v1/blobs/{sha256}", headers=headers)
+        return connection.getresponse()
 
-    def _refused(self, status: int, part: Path) -> None:
-        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+    def _start_of(self, answer: "HTTPResponse", part: Path, have_bytes: int) -> int:
+        """Return at which byte of the file the answer begins."""
+        if answer.status == HTTPStatus.OK:
+            return 0
+        if answer.status == HTTPStatus.PARTIAL_CONTENT:
+            if (answer.getheader("Content-Range") or "").startswith(f"bytes {have_bytes}-"):
+                return have_bytes
+            raise FetchFailed(
+                Reason.DOWNLOAD_FAILED, "the hub sent another range than was asked for", final=False
+            )
+        if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)
-        not_there = status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+        not_there = answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
         reason = Reason.NOT_FOUND if not_there else Reason.DOWNLOAD_FAILED
-        raise FetchFailed(reason, f"the hub answered {status}", final=not_there)
+        if answer.status in NOT_NOW:
+            reason = Reason.UNREACHABLE
+        raise FetchFailed(reason, f"the hub answered {answer.status}", final=not_there)
 
-    def _finish(self, sha256: str, part: Path, length_bytes: int, exact: bool) -> None:  # noqa: FBT001 - private
+    def _finish(self, sha256: str, part: Path, length_bytes: int) -> None:
         digest = hashlib.sha256()
         total_bytes = 0
         with part.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES * 16):
                 digest.update(chunk)
                 total_bytes += len(chunk)
-        if digest.hexdigest() == sha256:
-            part.replace(self.path(sha256))
-            _fsync_folder(self._folder)
-            return
-        if exact and total_bytes < length_bytes:
+        if total_bytes < length_bytes:
+            # The link broke off, or the announced length is wrong: more may come.
             raise FetchFailed(
-                Reason.DOWNLOAD_FAILED, f"{total_bytes} of {length_bytes} bytes came", final=False
+                Reason.UNREACHABLE, f"{total_bytes} of {length_bytes} bytes came", final=False
             )
-        part.unlink()
-        raise FetchFailed(
-            Reason.DIGEST_MISMATCH, "what came is not what the manifest names", final=False
-        )
+        if digest.hexdigest() != sha256:
+            part.unlink()
+            raise FetchFailed(
+                Reason.DIGEST_MISMATCH, "what came is not what was announced", final=False
+            )
+        part.replace(self.path(sha256))
+        _fsync_folder(self._folder)
 
 
-def _copy(
-    answer: "HTTPResponse", file: BinaryIO, total_bytes: int, length_bytes: int, stop: "_Stop"
-) -> None:
-    """Append what comes to `file`, never more than `length_bytes` in all."""
-    while chunk := answer.read1(CHUNK_BYTES):
-        stop.check()
+class _Line:
+    """The connection of one attempt, which can be cut from outside."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._is_cut = False
+
+    def hold(self, connected: socket.socket) -> None:
+        self._socket = connected
+        if self._is_cut:
+            self.cut()
+
+    def cut(self) -> None:
+        """End the attempt now, even if it waits for bytes that do not come."""
+        self._is_cut = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # it may be closed already
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class _on_disk:  # noqa: N801 - reads as the statement it makes
+    """Tell a disk that fails from a link that does."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, OSError) or isinstance(error, _LinkBroke):
+            return
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise FetchFailed(Reason.NO_SPACE, "no room on the disk", final=True) from None
+        detail = f"{error.strerror or error}: {error.filename}"[:200]
+        raise FetchFailed(Reason.DOWNLOAD_FAILED, detail, final=False) from None
+
+
+class _LinkBroke(OSError):
+    """Reading from the hub failed while a file was open."""
+
+
+def _copy(answer: "HTTPResponse", file: BinaryIO, start: int, length_bytes: int) -> None:
+    """Append what comes to `file`, never more than makes `length_bytes` in all."""
+    total_bytes = start
+    while chunk := _read(answer):
         total_bytes += len(chunk)
         if total_bytes > length_bytes:
             file.truncate(0)
@@ -228,23 +300,11 @@ def _copy(
         file.write(chunk)
 
 
-class _Stop:
-    """Tells the download thread that nobody waits for it any more."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def check(self) -> None:
-        if self.asked:
-            raise FetchFailed(Reason.INTERRUPTED, "the agent is stopping", final=True)
-
-
-async def _in_thread(work: Callable[[], None], stop: _Stop) -> None:
+def _read(answer: "HTTPResponse") -> bytes:
     try:
-        await asyncio.to_thread(work)
-    except asyncio.CancelledError:
-        stop.asked = True
-        raise
+        return answer.read1(CHUNK_BYTES)
+    except OSError as error:
+        raise _LinkBroke(str(error)) from None
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -41,7 +41,7 @@ async def check(
             return Verdict(healthy=True, reason="", detail=ended.output)
         left_s = deadline - mono_s()
         if left_s <= health.pause_s:
-            reason = Reason.HEALTH_TIMED_OUT if ended.code is None else Reason.HEALTH_FAILED
+            reason = Reason.HEALTH_TIMED_OUT if ended.is_late else Reason.HEALTH_FAILED
             detail = ended.output or f"the health command ended with {ended.code}"
             return Verdict(healthy=False, reason=reason, detail=detail)
         await asyncio.sleep(health.pause_s)

@@ -77,13 +77,39 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
 )
 
 # Read after a restart. Up to STAGING nothing that runs was touched, so doing it again is safe.
-# From ACTIVATING and TRIAL on the switch is thrown (again, which is harmless) and the application
-# restarted, because the power cut stopped it; whether the release is good is decided by a new
-# trial alone. What makes the device itself fall over
-# again and again is stopped by the count of attempts (`exhausted`).
+# ACTIVATING throws the switch again, which is harmless. TRIAL begins with it too, because the power
+# cut stopped the application as well; whether the release is good is decided by a new trial alone.
+# What takes the device itself down again and again is stopped by a count (`exhausted`).
 RESUME: Mapping[State, State] = MappingProxyType(
-    {state: state for state in State} | {State.TRIAL: State.ACTIVATING}
+    {
+        State.FETCHING: State.FETCHING,
+        State.STAGING: State.STAGING,
+        State.ACTIVATING: State.ACTIVATING,
+        State.TRIAL: State.ACTIVATING,
+        State.COMMITTING: State.COMMITTING,
+        State.ROLLING_BACK: State.ROLLING_BACK,
+        State.COMMITTED: State.COMMITTED,
+        State.ROLLED_BACK: State.ROLLED_BACK,
+        State.FAILED: State.FAILED,
+        State.STUCK: State.STUCK,
+        State.WITHDRAWN: State.WITHDRAWN,
+    }
 )
+
+GIVEN_UP: Mapping[State, State] = MappingProxyType(
+    {
+        State.FETCHING: State.FAILED,
+        State.STAGING: State.FAILED,
+        State.ACTIVATING: State.ROLLING_BACK,
+        State.TRIAL: State.ROLLING_BACK,
+    }
+)
+"""Where an install goes that was begun or taken up too often."""
+
+LET_GO: Mapping[State, State] = MappingProxyType(
+    {State.COMMITTING: State.COMMITTED, State.ROLLING_BACK: State.STUCK}
+)
+"""The same of the two states that are not given up so soon: they are the way out."""
 
 DONE = frozenset(state for state, events in TRANSITIONS.items() if not events)
 
@@ -111,11 +137,28 @@ def exhausted(state: State, attempts: int, attempts_max: int) -> State:
     """Return where an install goes on after a restart, given how often it was begun or resumed.
 
     The count is stored before each try, so that an install which takes the device down every time
-    ends, by going back if it got as far as the switch.
+    ends: by going back if it got as far as the switch, and as it is if going back does so too.
     """
     resumed = RESUME[state]
-    if resumed in DONE or attempts < attempts_max:
-        return resumed
-    if resumed in UNTOUCHED:
-        return State.FAILED
-    return resumed if resumed in (State.COMMITTING, State.ROLLING_BACK) else State.ROLLING_BACK
+    if attempts >= 2 * attempts_max:
+        resumed = LET_GO.get(resumed, resumed)
+    if attempts >= attempts_max:
+        resumed = GIVEN_UP.get(resumed, resumed)
+    return resumed
+
+
+# How states are called on disk, apart from how the code calls them: a stored name is for ever.
+STORED: Mapping[State, str] = MappingProxyType({state: state.value for state in State})
+RETIRED: Mapping[str, State] = MappingProxyType({})
+"""Names that earlier programs stored, and what they mean today."""
+
+_BY_NAME = {name: state for state, name in STORED.items()} | dict(RETIRED)
+
+
+def stored_state(name: str) -> State:
+    """Return the state stored as `name`.
+
+    A name that only a newer program can know means: go back. That changes nothing where the switch
+    was not thrown.
+    """
+    return _BY_NAME.get(name, State.ROLLING_BACK)

@@ -4,44 +4,43 @@ Owns the order of acts of one install, and the acknowledgements that go with it.
 is decided in `agent.install`; how a tree or image is put in place in `firmware_hooks`.
 """
 
-import asyncio
 import errno
 import logging
-import os
-import re
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from pathlib import Path
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from agent import journal as journals
 from agent.clock import Clock
-from agent.command import Ended, run_command
 from agent.desired import Wish
 from agent.documents import Documents
 from agent.fetch import Fetcher, FetchFailed, FetchLimits
-from agent.health import Verdict, check
+from agent.health import Verdict
 from agent.install import DONE, UNTOUCHED, Event, State, after, exhausted
-from agent.journal import Journal
+from agent.journal import Journal, moved
+from agent.log import say
+from agent.releases import Release, Releases, calls
+from agent.report import Report
 from agent.settings import Settings
 from agent.store import Store
-from firmware_hooks.contract import Installer, InstallerError, Order
-from sync import documents as names
-from sync import records
-from sync.manifest import MANIFEST_BYTES_MAX, BadManifest, Command, Manifest, parse_manifest
-from sync.records import Running
-from sync.stages import Reason, Stage
+from agent.threads import in_thread
+from firmware_hooks.contract import InstallerError, Order
+from sync.manifest import MANIFEST_BYTES_MAX, BadManifest, Manifest, parse_manifest
+from sync.stages import Reason, Stage, allows
 
 logger = logging.getLogger(__name__)
 
-ENTRY_POINTS: Final = "fieldfare.installers"
-NO_DIGEST: Final = b"\0" * 32
-DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-
 StillWanted = Callable[[str, str], Stage | None]
 """Given component and deployment: None while it is wanted, else the stage it ends in."""
+
+_ENDS: Final = {
+    State.COMMITTED: Stage.ACKNOWLEDGED,
+    State.ROLLED_BACK: Stage.ROLLED_BACK,
+    State.FAILED: Stage.FAILED,
+    State.STUCK: Stage.FAILED,
+}
 
 
 class Withdrawn(Exception):
@@ -65,6 +64,8 @@ class InstallEngine:
         self._documents = documents
         self._clock = clock
         self._journals: dict[str, Journal] = {}
+        self._releases = Releases(settings)
+        self._report = Report(documents, clock)
         self._fetcher = Fetcher(
             settings.hub_url,
             settings.state_dir / "downloads",
@@ -74,6 +75,8 @@ class InstallEngine:
                 disk_reserve_bytes=settings.disk_reserve_bytes,
             ),
         )
+        self._proven = b""
+        """Digest of the release that last passed its trial in this start."""
         self.activity = "idle"
         """What is being done, for the status."""
 
@@ -89,7 +92,7 @@ class InstallEngine:
         self._fetcher.nudge()
 
     def unfinished(self) -> list[Journal]:
-        """Return installs that a crash or stop interrupted."""
+        """Return installs that are under way, or that a crash or stop interrupted."""
         return [journal for journal in self._journals.values() if journal.at not in DONE]
 
     def journal(self, component: str) -> Journal | None:
@@ -97,21 +100,21 @@ class InstallEngine:
         return self._journals.get(component)
 
     async def observe(self) -> None:
-        """Check what runs and report it: proven by this start, whatever was reported before."""
-        for component, journal in sorted(self._journals.items()):
-            if journal.at not in DONE:
+        """Check what runs and report it: proven by this start, whatever was reported before.
+
+        Components whose switch is in doubt are left out; their install goes on and reports.
+        """
+        for component in await in_thread(self._releases.components, "releases"):
+            journal = self._journals.get(component)
+            if journal is not None and journal.at not in DONE | UNTOUCHED:
                 continue
-            running = self._installer_of(component, "directory").running()
-            if running is None:
+            release = await in_thread(partial(self._releases.running, component), "releases")
+            if release is None:
                 continue
-            path = self._manifest_path(component, running)
-            try:
-                manifest = parse_manifest(path.read_bytes(), digest=running)
-            except (OSError, BadManifest) as error:
-                logger.warning("running release unreadable component=%s %s", component, error)
-                continue
-            verdict = await self._trial(manifest, running)
-            await self._report(manifest, running, verdict, journal.deployment)
+            self.activity = f"checking {component} {release.manifest.version}"
+            verdict = await self._releases.trial(release, self._clock.mono_s)
+            await self._report.tried(release, verdict, self._report.deployment_of(release))
+        self.activity = "idle"
 
     async def install(self, wish: Wish, still_wanted: StillWanted) -> None:
         """Bring a deployment to its end, whatever that is. Returns when the end is durable."""
@@ -125,16 +128,14 @@ class InstallEngine:
                 record.manifest,
                 b"",
                 State.FETCHING.value,
+                manifest_bytes=record.manifest_bytes,
             )
-        await self._go_on(known, still_wanted)
+        await self.go_on(known, still_wanted)
 
-    async def resume(self, journal: Journal, still_wanted: StillWanted) -> None:
-        """Take up an install that was interrupted."""
-        await self._go_on(journal, still_wanted)
-
-    async def _go_on(self, journal: Journal, still_wanted: StillWanted) -> None:
+    async def go_on(self, journal: Journal, still_wanted: StillWanted) -> None:
+        """Take up an install, also one that was interrupted, and bring it to its end."""
         state = exhausted(journal.at, journal.attempts, self._settings.install_attempts_max)
-        if state is not journal.at and state in (State.FAILED, State.ROLLING_BACK):
+        if state in (State.FAILED, State.ROLLING_BACK, State.STUCK) and state is not journal.at:
             journal = msgspec.structs.replace(
                 journal,
                 reason=Reason.ATTEMPTS_EXHAUSTED.value,
@@ -142,24 +143,24 @@ class InstallEngine:
             )
         # Waiting for a download harms nothing, however often the device starts meanwhile.
         tries = journal.attempts + (state is not State.FETCHING)
-        journal = await self._write(journal, state, attempts=tries)
+        journal = await self._write(msgspec.structs.replace(journal, attempts=tries), state)
         while journal.at not in DONE:
             self.activity = f"{journal.at.value} {journal.component} {journal.version}"
-            logger.info(
-                "install deployment=%s component=%s version=%s state=%s",
-                journal.deployment,
-                journal.component,
-                journal.version,
-                journal.at.value,
-            )
             journal = await self._act(journal, still_wanted)
         self.activity = "idle"
+        if journal.at is State.STUCK:
+            await self._report.unproven(journal.component, journal.digest)
         await self._finish(journal)
 
     async def _act(self, journal: Journal, still_wanted: StillWanted) -> Journal:
         """Do what the state asks for and make durable what came of it."""
+
+        def go_on() -> None:
+            if (stage := still_wanted(journal.component, journal.deployment)) is not None:
+                raise Withdrawn(stage)
+
         act = {
-            State.FETCHING: self._fetch,
+            State.FETCHING: lambda given: self._fetch(given, go_on),
             State.STAGING: self._stage,
             State.ACTIVATING: self._activate,
             State.TRIAL: self._prove,
@@ -168,39 +169,47 @@ class InstallEngine:
         }[journal.at]
         try:
             if journal.at in UNTOUCHED:
-                _require_wanted(still_wanted(journal.component, journal.deployment))
-            journal, event = await act(journal, still_wanted)
+                go_on()
+            done, event = await act(journal)
         except Withdrawn as withdrawn:
             event = Event.WITHDRAWN
-            journal = msgspec.structs.replace(journal, reason=withdrawn.stage.value)
+            done = msgspec.structs.replace(journal, reason=withdrawn.stage.value)
         except (InstallerError, FetchFailed, OSError) as error:
-            failed = _explained(error)
-            event = Event.COMMIT_DONE if journal.at is State.COMMITTING else Event.FAILED
-            first = journal.reason or str(failed.reason)
-            journal = msgspec.structs.replace(
-                journal, reason=first, detail=journal.detail or failed.detail
-            )
-            logger.warning(
-                "install failed deployment=%s state=%s reason=%s %s",
-                journal.deployment,
-                journal.at.value,
-                failed.reason,
-                failed.detail,
-            )
-        return await self._write(journal, after(journal.at, event))
+            event, done = self._failed(journal, _explained(error))
+        return await self._write(done, after(journal.at, event))
 
-    async def _fetch(self, journal: Journal, still_wanted: StillWanted) -> tuple[Journal, Event]:
-        def go_on() -> None:
-            _require_wanted(still_wanted(journal.component, journal.deployment))
-
-        path = await self._fetcher.fetch(
-            journal.digest.hex(), MANIFEST_BYTES_MAX, exact=False, go_on=go_on
+    def _failed(
+        self, journal: Journal, failed: InstallerError | FetchFailed
+    ) -> tuple[Event, Journal]:
+        say(
+            logger,
+            "install_failed",
+            level=logging.WARNING,
+            deployment=journal.deployment,
+            state=journal.at,
+            reason=failed.reason,
+            detail=failed.detail,
         )
-        text = path.read_bytes()
-        try:
-            manifest = parse_manifest(text, digest=journal.digest)
-        except BadManifest as error:
-            raise InstallerError(Reason.MANIFEST_INVALID, str(error)[:200]) from None
+        if journal.at is State.COMMITTING:
+            return Event.COMMIT_DONE, journal
+        if journal.at is State.ROLLING_BACK:
+            detail = f"{failed.detail}; it was rolled back because of {journal.reason}"[:200]
+            reason = str(Reason.ROLLBACK_FAILED)
+            return Event.FAILED, msgspec.structs.replace(journal, reason=reason, detail=detail)
+        return Event.FAILED, msgspec.structs.replace(
+            journal, reason=str(failed.reason), detail=failed.detail
+        )
+
+    # The acts. Each may be done again after a crash.
+
+    async def _fetch(self, journal: Journal, go_on: Callable[[], None]) -> tuple[Journal, Event]:
+        if not 0 < journal.manifest_bytes <= MANIFEST_BYTES_MAX:
+            raise InstallerError(
+                Reason.TOO_LARGE, f"a manifest of {journal.manifest_bytes} bytes is not read"
+            )
+        path = await self._fetcher.fetch(journal.digest.hex(), journal.manifest_bytes, go_on=go_on)
+        text = await in_thread(path.read_bytes, "manifest")
+        manifest = _parse(text, journal.digest)
         self._check(manifest, journal)
         for artifact in manifest.artifacts:
             await self._fetcher.fetch(artifact.sha256, artifact.length_bytes, go_on=go_on)
@@ -220,82 +229,80 @@ class InstallEngine:
                 f"made for {', '.join(manifest.compatible)[:100]}; "
                 f"this device is {self._settings.device_class}",
             )
-        self._installer_of(manifest.component, manifest.installer)
+        self._releases.release(manifest, journal.digest)
 
-    async def _stage(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
-        manifest = self._manifest(journal)
+    async def _stage(self, journal: Journal) -> tuple[Journal, Event]:
+        release = self._release(journal)
+        artifacts = release.manifest.artifacts
         order = Order(
-            manifest,
+            release.manifest,
             journal.digest,
-            {part.name: self._fetcher.path(part.sha256) for part in manifest.artifacts},
+            {part.name: self._fetcher.path(part.sha256) for part in artifacts},
             self._settings.release_bytes_max,
         )
-        installer = self._installer(manifest)
-        await asyncio.to_thread(installer.stage, order)
-        await asyncio.to_thread(self._keep_manifest, journal)
-        return journal, Event.STAGED
+        await calls(partial(release.installer.stage, order))
+        keep = partial(self._releases.keep, journal.component, journal.digest, journal.manifest)
+        await in_thread(keep, "manifest")
+        before = await calls(release.installer.running)
+        return msgspec.structs.replace(journal, before=before or b""), Event.STAGED
 
-    async def _activate(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
-        manifest = self._manifest(journal)
-        installer = self._installer(manifest)
-        await asyncio.to_thread(installer.activate, journal.digest)
-        await self._restart(manifest, journal.digest)
+    async def _activate(self, journal: Journal) -> tuple[Journal, Event]:
+        release = self._release(journal)
+        await calls(partial(release.installer.activate, journal.digest))
+        await self._releases.restart(release)
         await self._documents.acknowledge(journal.deployment, Stage.APPLIED)
         return journal, Event.ACTIVATED
 
-    async def _prove(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
-        manifest = self._manifest(journal)
-        verdict = await self._trial(manifest, journal.digest)
+    async def _prove(self, journal: Journal) -> tuple[Journal, Event]:
+        release = self._release(journal)
+        verdict = await self._releases.trial(release, self._clock.mono_s)
         if not verdict.healthy:
             raise InstallerError(verdict.reason, verdict.detail)
+        self._proven = journal.digest
         return journal, Event.PROVEN
 
-    async def _commit(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
-        manifest = self._manifest(journal)
-        installer = self._installer(manifest)
-        await asyncio.to_thread(installer.commit, journal.digest)
+    async def _commit(self, journal: Journal) -> tuple[Journal, Event]:
+        release = self._release(journal)
+        await calls(partial(release.installer.commit, journal.digest))
         verdict = Verdict(healthy=True, reason="", detail="")
-        await self._report(manifest, journal.digest, verdict, journal.deployment)
+        if self._proven != journal.digest:
+            # It was proven before a restart; what this start reports, this start must have seen.
+            verdict = await self._releases.trial(release, self._clock.mono_s)
+        await self._report.tried(release, verdict, journal.deployment)
         await self._documents.acknowledge(journal.deployment, Stage.HEALTHY)
         return journal, Event.COMMIT_DONE
 
-    async def _roll_back(self, journal: Journal, _: StillWanted) -> tuple[Journal, Event]:
-        manifest = self._manifest(journal)
-        installer = self._installer(manifest)
-        earlier = await asyncio.to_thread(installer.roll_back, journal.digest)
-        if earlier is None:
-            nothing = Running("", NO_DIGEST, *self._now(), healthy=False)
-            await self._documents.write(
-                {names.VERSION + journal.component: records.encode(nothing)}
-            )
+    async def _roll_back(self, journal: Journal) -> tuple[Journal, Event]:
+        if not journal.manifest:
+            return journal, Event.RETURNED  # nothing was ever staged
+        failed = self._release(journal)
+        runs: bytes | None = journal.digest
+        if journal.before != journal.digest:
+            runs = await calls(partial(failed.installer.roll_back, journal.digest))
+        if runs is None:
+            await self._report.unproven(journal.component)
             return journal, Event.RETURNED
-        try:
-            old = parse_manifest(
-                self._manifest_path(journal.component, earlier).read_bytes(), digest=earlier
-            )
-        except (OSError, BadManifest) as error:
-            raise InstallerError(Reason.ROLLBACK_FAILED, str(error)[:200]) from None
-        await self._restart(old, earlier)
-        verdict = await self._trial(old, earlier)
-        await self._report(old, earlier, verdict, "")
+        release = await in_thread(partial(self._releases.running, journal.component), "releases")
+        if release is None or release.digest != runs:
+            # It was put there without us, so it cannot be asked how it is.
+            await self._report.unproven(journal.component, runs)
+            return journal, Event.RETURNED
+        await self._releases.restart(release)
+        verdict = await self._releases.trial(release, self._clock.mono_s)
+        await self._report.tried(release, verdict, "")
         return journal, Event.RETURNED
 
     async def _finish(self, journal: Journal) -> None:
         """Acknowledge the end and clear away. Repeated harmlessly after a crash."""
-        ends = {
-            State.COMMITTED: Stage.ACKNOWLEDGED,
-            State.ROLLED_BACK: Stage.ROLLED_BACK,
-            State.FAILED: Stage.FAILED,
-            State.STUCK: Stage.FAILED,
-        }
-        stage = ends.get(journal.at) or Stage(journal.reason)
+        stage = _ENDS.get(journal.at) or Stage(journal.reason)
+        if stage is not Stage.ACKNOWLEDGED and not allows(
+            self._documents.stages(journal.deployment), stage
+        ):
+            stage = Stage.FAILED
         await self._documents.acknowledge(
             journal.deployment, stage, reason=journal.reason, detail=journal.detail
         )
-        if journal.manifest:
-            installer = self._installer(self._manifest(journal))
-            await asyncio.to_thread(_tidy, installer.clean_up)
-        await asyncio.to_thread(_tidy, self._clean_up)
+        await in_thread(partial(self._clear_away, journal), "clearing away")
 
     async def finish_ended(self) -> None:
         """Acknowledge ends that became durable just before a crash."""
@@ -306,22 +313,16 @@ class InstallEngine:
     async def adopt_running(self, wish: Wish) -> bool:
         """Acknowledge a deployment of the release that runs already; False if another one runs."""
         component = wish.record.component
+        release = await in_thread(partial(self._releases.running, component), "releases")
+        if release is None or release.digest != wish.record.manifest:
+            return False
         known = self._journals.get(component)
-        if known is None or known.at not in DONE or known.deployment == wish.deployment:
+        if known is not None and (known.at not in DONE or known.deployment == wish.deployment):
             return False
-        if self._installer_of(component, "directory").running() != wish.record.manifest:
-            return False
-        try:
-            manifest = parse_manifest(
-                self._manifest_path(component, wish.record.manifest).read_bytes(),
-                digest=wish.record.manifest,
-            )
-        except (OSError, BadManifest):
-            return False
-        verdict = await self._trial(manifest, wish.record.manifest)
+        verdict = await self._releases.trial(release, self._clock.mono_s)
         if not verdict.healthy:
             return False
-        await self._report(manifest, wish.record.manifest, verdict, wish.deployment)
+        await self._report.tried(release, verdict, wish.deployment)
         again = Reason.ALREADY_RUNNING.value
         await self._documents.acknowledge(wish.deployment, Stage.HEALTHY, reason=again)
         await self._documents.acknowledge(wish.deployment, Stage.ACKNOWLEDGED, reason=again)
@@ -329,108 +330,40 @@ class InstallEngine:
 
     # Parts.
 
-    async def _write(self, journal: Journal, state: State, *, attempts: int = -1) -> Journal:
-        journal = msgspec.structs.replace(
-            journal,
-            state=state.value,
-            attempts=journal.attempts if attempts < 0 else attempts,
-        )
+    async def _write(self, journal: Journal, state: State) -> Journal:
+        journal = moved(journal, state)
         await self._store.write_journal(journal.component, journals.encode(journal))
         self._journals[journal.component] = journal
+        say(
+            logger,
+            "install",
+            deployment=journal.deployment,
+            component=journal.component,
+            version=journal.version,
+            state=state,
+        )
         return journal
 
-    async def _trial(self, manifest: Manifest, digest: bytes) -> Verdict:
-        return await check(
-            manifest.health,
-            lambda deadline_s: self._run(manifest, digest, manifest.health.command, deadline_s),
-            self._clock.mono_s,
-        )
+    def _release(self, journal: Journal) -> Release:
+        return self._releases.release(_parse(journal.manifest, journal.digest), journal.digest)
 
-    async def _restart(self, manifest: Manifest, digest: bytes) -> None:
-        if manifest.restart is None:
-            return
-        ended = await self._run(manifest, digest, manifest.restart, manifest.restart_s)
-        if ended.code != 0:
-            raise InstallerError(
-                Reason.INSTALLER_FAILED, f"restart ended with {ended.code}: {ended.output}"[:200]
-            )
-
-    async def _run(
-        self, manifest: Manifest, digest: bytes, command: Command, deadline_s: float
-    ) -> Ended:
-        folder = self._installer(manifest).folder(digest)
-        data_dir = self._settings.state_dir / "components" / manifest.component
-        await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
-        return await run_command(
-            command,
-            folder=folder,
-            environment={
-                "FIELDFARE_COMPONENT": manifest.component,
-                "FIELDFARE_VERSION": manifest.version,
-                "FIELDFARE_RELEASE_DIR": str(folder),
-                "FIELDFARE_STATE_DIR": str(data_dir),
-                "FIELDFARE_DEVICE": self._settings.device,
-            },
-            python=self._settings.python,
-            deadline_s=deadline_s,
-        )
-
-    async def _report(
-        self, manifest: Manifest, digest: bytes, verdict: Verdict, deployment: str
-    ) -> None:
-        running = Running(
-            manifest.version,
-            digest,
-            *self._now(),
-            healthy=verdict.healthy,
-            deployment=deployment,
-            reason=str(verdict.reason),
-        )
-        await self._documents.write({names.VERSION + manifest.component: records.encode(running)})
-
-    def _now(self) -> tuple[bytes, int]:
-        now = self._clock.stamp()
-        return now.boot, now.boottime_ms
-
-    def _manifest(self, journal: Journal) -> Manifest:
+    def _clear_away(self, journal: Journal) -> None:
+        """Remove what is needed no more; what cannot be removed goes after a later install."""
         try:
-            return parse_manifest(journal.manifest, digest=journal.digest)
-        except BadManifest as error:
-            raise InstallerError(Reason.MANIFEST_INVALID, str(error)[:200]) from None
+            if journal.manifest:
+                self._release(journal).installer.clean_up()
+            if all(each.at in DONE for each in self._journals.values()):
+                self._fetcher.clean_up(set())
+                self._releases.clean_up()
+        except (OSError, InstallerError) as error:
+            say(logger, "not_cleared_away", level=logging.WARNING, error=error)
 
-    def _installer(self, manifest: Manifest) -> Installer:
-        return self._installer_of(manifest.component, manifest.installer)
 
-    def _installer_of(self, component: str, name: str) -> Installer:
-        for entry in entry_points(group=ENTRY_POINTS, name=name):
-            installer: Installer = entry.load()(component, self._settings.install_dir)
-            return installer
-        raise InstallerError(
-            Reason.UNKNOWN_INSTALLER, f"this device has no installer called {name!r}"
-        )
-
-    def _manifest_path(self, component: str, digest: bytes) -> Path:
-        return self._settings.state_dir / "manifests" / component / f"{digest.hex()}.json"
-
-    def _keep_manifest(self, journal: Journal) -> None:
-        path = self._manifest_path(journal.component, journal.digest)
-        write_durably(path, journal.manifest)
-
-    def _clean_up(self) -> None:
-        keep: set[str] = set()
-        for journal in self._journals.values():
-            if journal.at not in DONE:
-                keep.add(journal.digest.hex())
-                if journal.manifest:
-                    keep |= {part.sha256 for part in self._manifest(journal).artifacts}
-        if not any(journal.at is State.FETCHING for journal in self._journals.values()):
-            self._fetcher.clean_up(keep)
-        for component in self._journals:
-            installer = self._installer_of(component, "directory")
-            for path in self._manifest_path(component, NO_DIGEST).parent.glob("*.json"):
-                is_digest = DIGEST.fullmatch(path.stem) is not None
-                if is_digest and not installer.folder(bytes.fromhex(path.stem)).exists():
-                    path.unlink()
+def _parse(text: bytes, digest: bytes) -> Manifest:
+    try:
+        return parse_manifest(text, digest=digest)
+    except BadManifest as error:
+        raise InstallerError(Reason.MANIFEST_INVALID, str(error)[:200]) from None
 
 
 def _explained(error: InstallerError | FetchFailed | OSError) -> InstallerError | FetchFailed:
@@ -438,35 +371,5 @@ def _explained(error: InstallerError | FetchFailed | OSError) -> InstallerError 
         return error
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return InstallerError(
-        Reason.NO_SPACE if full else Reason.INSTALLER_FAILED,
-        f"{error.strerror}: {error.filename}"[:200],
+        Reason.NO_SPACE if full else Reason.INTERNAL, f"{error.strerror}: {error.filename}"[:200]
     )
-
-
-def _require_wanted(ended: Stage | None) -> None:
-    if ended is not None:
-        raise Withdrawn(ended)
-
-
-def _tidy(work: Callable[[], None]) -> None:
-    """Clear away; what cannot be removed now is removed after a later install."""
-    try:
-        work()
-    except OSError as error:
-        logger.warning("not cleared away error=%s", error)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, whole or not at all, also across a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".partial")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

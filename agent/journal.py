@@ -2,7 +2,7 @@
 
 import msgspec
 
-from agent.install import State
+from agent.install import STORED, State, stored_state
 
 
 class Journal(msgspec.Struct, frozen=True, array_like=True):
@@ -19,14 +19,20 @@ class Journal(msgspec.Struct, frozen=True, array_like=True):
     """How often it was begun or taken up again."""
     reason: str = ""
     detail: str = ""
+    manifest_bytes: int = 0
+    """Length of the manifest, as the deployment says; 0 if it is not known."""
+    before: bytes = b""
+    """Digest of what ran when the switch was about to be thrown; empty if nothing did."""
 
     @property
     def at(self) -> State:
-        """Where it stands; a state that this program does not know means: go back."""
-        try:
-            return State(self.state)
-        except ValueError:
-            return State.ROLLING_BACK
+        """Where it stands."""
+        return stored_state(self.state)
+
+
+def moved(journal: Journal, state: State) -> Journal:
+    """Return the journal of the same install, now in `state`."""
+    return msgspec.structs.replace(journal, state=STORED[state])
 
 
 def encode(journal: Journal) -> bytes:

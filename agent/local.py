@@ -12,6 +12,7 @@ Answers carry `"ok": true`, or `"ok": false` and `"error"`.
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import stat
@@ -19,6 +20,8 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+logger = logging.getLogger(__name__)
 
 LINE_BYTES_MAX: Final = 16 * 1024
 CLIENTS_MAX: Final = 32
@@ -55,8 +58,8 @@ class LocalSocket:
         self._allowed_uids = allowed_uids | {0, os.getuid()}
         self._operations = operations
         self._snapshot = snapshot
-        self._changed = asyncio.Condition()
-        self._client_count = 0
+        self._news = asyncio.Event()
+        self._clients: set[asyncio.Task[Any]] = set()
 
     async def run(self, opened: Callable[[], None]) -> None:
         """Serve until cancelled; calls `opened` once applications can connect.
@@ -68,16 +71,20 @@ class LocalSocket:
             self._serve, sock=self._bind(), limit=LINE_BYTES_MAX
         )
         try:
-            async with server:
-                opened()
-                await server.serve_forever()
+            opened()
+            await asyncio.get_running_loop().create_future()
         finally:
+            server.close()
+            for client in self._clients:
+                client.cancel()
+            # Newer Pythons wait for every client before a server is closed: they must be gone.
+            await asyncio.gather(*self._clients, return_exceptions=True)
             self._path.unlink(missing_ok=True)
 
-    async def announce(self) -> None:
+    def announce(self) -> None:
         """Tell watchers that something has changed."""
-        async with self._changed:
-            self._changed.notify_all()
+        told, self._news = self._news, asyncio.Event()
+        told.set()
 
     def _bind(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
@@ -106,9 +113,11 @@ class LocalSocket:
             self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._client_count += 1
+        client = asyncio.current_task()
+        assert client is not None  # noqa: S101 - asyncio calls this in a task of its own
+        self._clients.add(client)
         try:
-            if self._client_count > CLIENTS_MAX:
+            if len(self._clients) > CLIENTS_MAX:
                 await _answer(writer, _error(f"more than {CLIENTS_MAX} applications are connected"))
             elif (uid := _peer_uid(writer)) not in self._allowed_uids:
                 await _answer(
@@ -118,10 +127,12 @@ class LocalSocket:
                 await self._converse(reader, writer)
         except (ConnectionError, TimeoutError):
             pass
+        except asyncio.CancelledError:
+            pass  # the agent stops; asyncio would log it as a failure of this task
         finally:
-            self._client_count -= 1
+            self._clients.discard(client)
             writer.close()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -142,6 +153,12 @@ class LocalSocket:
                 answer = await self._operate(request)
             except BadRequest as error:
                 answer = _error(str(error))
+            except (OSError, asyncio.CancelledError):
+                raise
+            except Exception:
+                # One application's request must not leave it without an answer.
+                logger.exception("request_failed")
+                answer = _error("the agent has a fault; its log says more")
             await _answer(writer, answer)
 
     async def _operate(self, request: Mapping[str, Any]) -> Answer:
@@ -156,17 +173,16 @@ class LocalSocket:
         try:
             shown: Answer | None = None
             while not gone.done():
+                news = self._news
                 snapshot = self._snapshot()
                 if snapshot != shown:
                     shown = snapshot
                     await _answer(writer, {"ok": True, **snapshot})
-                async with self._changed:
-                    news = asyncio.ensure_future(self._changed.wait())
-                    await asyncio.wait({news, gone}, return_when=asyncio.FIRST_COMPLETED)
-                    if not news.done():
-                        news.cancel()
-                        with contextlib.suppress(asyncio.CancelledError):
-                            await news
+                waiting = asyncio.ensure_future(news.wait())
+                try:
+                    await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waiting.cancel()
         finally:
             gone.cancel()
 

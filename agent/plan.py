@@ -3,7 +3,7 @@
 Owns one pure decision. The shell around it (`agent.work`) carries it out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,7 +27,12 @@ class Step:
     stage: Stage
 
 
-def plan(wishes: Sequence[Wish], stages: Callable[[str], set[Stage]], hub_ms: int) -> list[Step]:
+def plan(
+    wishes: Sequence[Wish],
+    stages: Callable[[str], set[Stage]],
+    hub_ms: int,
+    under_way: Collection[str] = (),
+) -> list[Step]:
     """Return the next steps, in order.
 
     Args:
@@ -35,6 +40,7 @@ def plan(wishes: Sequence[Wish], stages: Callable[[str], set[Stage]], hub_ms: in
         stages: What is acknowledged of a deployment.
         hub_ms: A time that the hub's clock has certainly passed; 0 if none is known. A device
             cannot know more, so nothing expires for it before a message of the hub proves it.
+        under_way: Deployments whose install has begun: how those end is not decided here.
     """
     counts = standing(wishes)
     steps: list[Step] = []
@@ -44,6 +50,8 @@ def plan(wishes: Sequence[Wish], stages: Callable[[str], set[Stage]], hub_ms: in
             continue
         if not known:
             steps.append(Step(Act.ACKNOWLEDGE, wish, Stage.DELIVERED))
+        if wish.deployment in under_way:
+            continue
         ended = end_of(wish, counts.get(wish.record.component), hub_ms)
         if ended is None:
             steps.append(Step(Act.INSTALL, wish, Stage.ACKNOWLEDGED))

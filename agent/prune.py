@@ -18,7 +18,8 @@ DEPLOYMENTS_MAX: Final = 40
 def prune(values: Mapping[str, bytes], *, wished: Collection[str] = ()) -> dict[str, bytes]:
     """Return the values to keep: everything but old finished deployments and settled settings.
 
-    Deployments in `wished` are still in a document of the hub and stay, or they would look new.
+    Of a deployment in `wished`, which is still in a document of the hub, the end stays, or the
+    deployment would look new.
     """
     newest: dict[str, int] = {}
     finished: set[str] = set()
@@ -27,22 +28,32 @@ def prune(values: Mapping[str, bytes], *, wished: Collection[str] = ()) -> dict[
         if parsed is None:
             continue
         deployment, code = parsed
-        stage = stage_of(code)
         try:
             made_ms = records.decode_as(Ack, key, value).wall_ms
         except BadRecord:
             made_ms = 0
         newest[deployment] = max(newest.get(deployment, 0), made_ms)
-        if stage is not None and is_final(stage):
+        if _is_end(code):
             finished.add(deployment)
     by_age = sorted(finished, key=lambda deployment: (-newest[deployment], deployment))
-    dropped = set(by_age[DEPLOYMENTS_MAX:]) - set(wished)
+    old = set(by_age[DEPLOYMENTS_MAX:])
     return {
         key: value
         for key, value in values.items()
-        if not _is_settled(key, value)
-        and not ((parsed := documents.parse_ack_key(key)) and parsed[0] in dropped)
+        if not _is_settled(key, value) and not _is_dropped(key, old, wished)
     }
+
+
+def _is_dropped(key: str, old: Collection[str], wished: Collection[str]) -> bool:
+    parsed = documents.parse_ack_key(key)
+    if parsed is None or parsed[0] not in old:
+        return False
+    return parsed[0] not in wished or not _is_end(parsed[1])
+
+
+def _is_end(code: str) -> bool:
+    stage = stage_of(code)
+    return stage is not None and is_final(stage)
 
 
 def _is_settled(key: str, value: bytes) -> bool:

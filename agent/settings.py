@@ -7,21 +7,39 @@ JSON.
 
 import json
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from sync.documents import RESERVED_DEVICE_IDS, check_id
+from sync.documents import RESERVED_DEVICE_IDS, SETTING_KEY_PATTERN, check_id
 from sync.topics import check_group
 
 ENV_PREFIX: Final = "FIELDFARE_AGENT_"
 DEFAULT_FILE: Final = Path("/etc/fieldfare/agent.toml")
 SOCKET_PATH_BYTES_MAX: Final = 107
 """Longest path that a Unix socket address holds (sys/un.h)."""
+
+TOLD_CHARACTERS_MAX: Final = 1000
+"""Longest JSON of the labels, and of the groups: each is told to the hub as one record."""
+
+SHOWN_CHARACTERS_MAX: Final = 60
+"""Longest wrong value that a message repeats."""
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9._-]{0,63}\Z")
+"""A label's value, as selectors can name it."""
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 
@@ -47,8 +65,11 @@ class Settings(BaseModel):
     keepalive_s: int = Field(
         30, ge=1, le=3600, description="Silence after which the link to the broker is probed."
     )
-    reconnect_max_s: Seconds = Field(
-        60.0, description="Longest wait between two attempts to reach the broker."
+    reconnect_max_s: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="Longest wait between two attempts to reach the broker.",
     )
     state_dir: Path = Field(
         Path("/var/lib/fieldfare"), description="Database, downloads and the data of components."
@@ -122,21 +143,63 @@ class Settings(BaseModel):
     @field_validator("hub_url")
     @classmethod
     def _hub_url(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
+        address = urlsplit(value)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError("must be http:// or https://, a host and perhaps a port")
+        if address.port == 0 or address.query or address.fragment or address.username:
+            raise ValueError("must have a port above 0 and no more than a path after it")
         return value.rstrip("/")
 
-    @field_validator("local_socket")
+    @field_validator("device_class")
     @classmethod
-    def _local_socket(cls, value: Path | None) -> Path | None:
-        if value is not None and len(os.fsencode(value)) > SOCKET_PATH_BYTES_MAX:
-            raise ValueError(f"a socket path has at most {SOCKET_PATH_BYTES_MAX} bytes")
+    def _class(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must not be empty")
+        return _label(value)
+
+    @field_validator("labels")
+    @classmethod
+    def _labels(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not SETTING_KEY_PATTERN.match(name) or name == "class":
+                raise ValueError(
+                    f"{name[:64]!r} cannot name a label: use 1 to 63 of a-z, 0-9, '.', '_' and "
+                    "'-'; `class` is the device_class"
+                )
+            _label(text)
         return value
+
+    @field_validator("state_dir", "install_dir", "local_socket")
+    @classmethod
+    def _path(cls, value: Path | None) -> Path | None:
+        # Commands of a release run in another folder, where a relative path would mean another.
+        return None if value is None else value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if len(os.fsencode(self.socket_path)) > SOCKET_PATH_BYTES_MAX:
+            raise ValueError(
+                f"local_socket: a socket path has at most {SOCKET_PATH_BYTES_MAX} bytes, which "
+                f"{self.socket_path} exceeds; name a shorter one"
+            )
+        if self.retry_first_s > self.retry_longest_s:
+            raise ValueError("retry_first_s must not be longer than retry_longest_s")
+        told = {"labels": self.labels, "groups": list(self.groups)}
+        for name, value in told.items():
+            if len(json.dumps(value)) > TOLD_CHARACTERS_MAX:
+                raise ValueError(f"{name} must fit {TOLD_CHARACTERS_MAX} characters together")
+        return self
 
     @property
     def socket_path(self) -> Path:
         """Where applications find the agent."""
         return self.local_socket or self.state_dir / "agent.sock"
+
+
+def _label(value: str) -> str:
+    if not _LABEL.match(value):
+        raise ValueError(f"{value[:64]!r} must have at most 63 of letters, digits, '.', '_', '-'")
+    return value
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -150,7 +213,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
     fields: dict[str, Any] = {}
     source: dict[str, str] = {}
     path = file if file is not None else DEFAULT_FILE
-    if file is not None or DEFAULT_FILE.exists():
+    if file is not None or os.path.lexists(DEFAULT_FILE):
         fields = _read(path)
         source = dict.fromkeys(fields, str(path))
     for name, text in environment.items():
@@ -184,8 +247,11 @@ def _from_text(field: str, text: str) -> Any:
 
 
 def _fault(fault: Any, source: Mapping[str, str]) -> str:
-    name = str(fault["loc"][0]) if fault["loc"] else "settings"
-    where = source.get(name, "no file and no environment variable sets it")
+    text = str(fault["msg"]).removeprefix("Value error, ")
+    if not fault["loc"]:  # two settings that do not go together; the text names them
+        return text
+    name = str(fault["loc"][0])
+    where = source.get(name, "its default")
     if fault["type"] == "missing":
         return (
             f"{name} is not set: put `{name} = ...` into {DEFAULT_FILE} "
@@ -193,4 +259,8 @@ def _fault(fault: Any, source: Mapping[str, str]) -> str:
         )
     if fault["type"] == "extra_forbidden":
         return f"{name} ({where}) is no setting of the agent; `fieldfare-agent settings` lists them"
-    return f"{name} ({where}): {fault['msg'].removeprefix('Value error, ')}"
+    given = repr(fault["input"])
+    shown = f", not {given}" if len(given) <= SHOWN_CHARACTERS_MAX else ""
+    inner = "".join(f"[{step!r}]" for step in fault["loc"][1:])
+    text = text[:1].lower() + text[1:]
+    return f"{name}{inner} ({where}): {text}{shown}; `fieldfare-agent settings` says what it is for"

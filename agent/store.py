@@ -11,14 +11,16 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 import aiosqlite
 import msgspec
 
+from agent.threads import in_thread
 from sync.documents import DocumentName, parse_document
 from sync.replica import Absorbed, Holding, Replica
 from sync.vector import decode_vector, encode_vector
@@ -29,6 +31,14 @@ APPLICATION_ID: Final = 0x46464147
 """`FFAG`, in the header of the file: this is an agent's database."""
 
 LOCK_FILE: Final = "agent.lock"
+
+DAMAGED_MAX: Final = 3
+"""Damaged databases that are kept for a person to look at."""
+
+NO_ROOM: Final = (
+    "no room on the disk for the agent's database: free some space; "
+    "nothing was changed, and it is tried again"
+)
 
 LOG_MAX: Final = 100
 """Updates logged before the whole document is stored again. A log row costs 8.3 KB written, a
@@ -66,7 +76,9 @@ class Opened:
     """How the store was found."""
 
     damaged: Path | None
-    """Where a damaged database was put aside, for a person to look at; None normally."""
+    """Where a damaged database was put aside just now; None normally."""
+    kept: tuple[str, ...] = ()
+    """Names of all that were put aside and that nobody has removed since."""
 
 
 class Store:
@@ -108,13 +120,10 @@ class Store:
         row = await self._one("SELECT value FROM meta WHERE key = ?", (key,))
         return int(row[0]) if row is not None else default
 
-    async def set_numbers(self, **values: int) -> None:
+    async def set_numbers(self, **numbers: int) -> None:
         """Store numbers durably, all or none."""
         async with self._transaction():
-            await self._connection.executemany(
-                "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-                list(values.items()),
-            )
+            await self._put_numbers(numbers)
 
     async def holdings(self) -> dict[DocumentName, Holding]:
         """Return every document, with its logged updates merged in."""
@@ -138,8 +147,12 @@ class Store:
             found[parse_document(name)] = holding
         return found
 
-    async def log(self, document: DocumentName, change: bytes, *, hlc: int = 0) -> bool:
-        """Store one local update durably; True if it is time to call `keep` for the document."""
+    async def log(self, document: DocumentName, change: bytes, **numbers: int) -> bool:
+        """Store one local update and some numbers durably, all or none.
+
+        Returns:
+            Whether it is time to call `keep` for the document.
+        """
         name = str(document)
         count = self._log_counts.get(name, 0)
         async with self._transaction():
@@ -148,19 +161,12 @@ class Store:
                 "FROM document_log WHERE name = ?",
                 (name, change, name),
             )
-            if hlc:
-                await self._connection.execute(
-                    "INSERT INTO meta VALUES ('hlc', ?) "
-                    "ON CONFLICT DO UPDATE SET value = excluded.value",
-                    (hlc,),
-                )
+            await self._put_numbers(numbers)
         self._log_counts[name] = count + 1
         return count + 1 >= LOG_MAX
 
-    async def keep(
-        self, holdings: dict[DocumentName, Holding], *, client_counter: int | None = None
-    ) -> None:
-        """Store whole documents durably, all or none, and drop their logs."""
+    async def keep(self, holdings: Mapping[DocumentName, Holding], **numbers: int) -> None:
+        """Store whole documents and some numbers durably, all or none, and drop their logs."""
         async with self._transaction():
             for document, holding in holdings.items():
                 name = str(document)
@@ -177,12 +183,7 @@ class Store:
                     ),
                 )
                 await self._connection.execute("DELETE FROM document_log WHERE name = ?", (name,))
-            if client_counter is not None:
-                await self._connection.execute(
-                    "INSERT INTO meta VALUES ('client_counter', ?) "
-                    "ON CONFLICT DO UPDATE SET value = excluded.value",
-                    (client_counter,),
-                )
+            await self._put_numbers(numbers)
         for document in holdings:
             self._log_counts[str(document)] = 0
 
@@ -198,6 +199,13 @@ class Store:
                 "INSERT INTO install VALUES (?, ?) "
                 "ON CONFLICT DO UPDATE SET journal = excluded.journal",
                 (component, journal),
+            )
+
+    async def _put_numbers(self, numbers: Mapping[str, int]) -> None:
+        if numbers:
+            await self._connection.executemany(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+                list(numbers.items()),
             )
 
     async def _one(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Row | None:
@@ -226,14 +234,11 @@ class Store:
                 await self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error) and not _is_full(error):
                 raise StoreError(
-                    f"the agent's database cannot be written: {error}; the agent keeps running "
-                    "and tries again"
+                    f"the agent's database cannot be written: {error}; "
+                    "nothing was changed, and it is tried again"
                 ) from None
             if isinstance(error, sqlite3.Error):
-                raise StoreFull(
-                    "no room on the disk for the agent's database: free some space; "
-                    "the agent keeps running and tries again"
-                ) from None
+                raise StoreFull(NO_ROOM) from None
             raise
 
 
@@ -274,18 +279,20 @@ async def open_store(state_dir: Path) -> Store:
         StoreError: The folder cannot be used, or the database is a newer program's.
     """
     path = state_dir / FILE
-    await asyncio.to_thread(_make, state_dir)
+    await in_thread(partial(_make, state_dir), "state folder")
     try:
         return await _open_sound(path)
     except sqlite3.DatabaseError as error:
+        if _is_full(error):
+            raise StoreFull(f"cannot open {path}: {NO_ROOM}") from None
         if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
             raise StoreError(f"cannot open {path}: {error}") from None
     aside = _put_aside(path)
-    return Store(await _connect(path), Opened(damaged=aside))
+    return Store(await _connect(path), Opened(damaged=aside, kept=_damaged(state_dir)))
 
 
 async def _open_sound(path: Path) -> Store:
-    store = Store(await _connect(path), Opened(damaged=None))
+    store = Store(await _connect(path), Opened(damaged=None, kept=_damaged(path.parent)))
     try:
         await store.check()
     except BaseException:
@@ -373,6 +380,8 @@ async def _migrate(connection: aiosqlite.Connection, version: int) -> None:
 def _put_aside(path: Path) -> Path:
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        if number == DAMAGED_MAX:
+            break  # the first ones tell most; this one replaces the last
         number += 1
     path.rename(aside)
     for suffix in ("-wal", "-shm"):
@@ -380,6 +389,11 @@ def _put_aside(path: Path) -> Path:
         if companion.exists():
             companion.rename(aside.with_name(aside.name + suffix))
     return aside
+
+
+def _damaged(state_dir: Path) -> tuple[str, ...]:
+    names = (path.name for path in state_dir.glob(f"{FILE}.damaged-*"))
+    return tuple(sorted(name for name in names if not name.endswith(("-wal", "-shm"))))
 
 
 def _is_full(error: sqlite3.Error) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 from agent.desired import Wish, standing, wishes
 from agent.documents import Documents
 from agent.installer import InstallEngine
-from agent.plan import Act, end_of, plan
+from agent.plan import Act, Step, end_of, plan
 from agent.settings import Settings
 from agent.store import StoreError
 from sync.stages import Stage
@@ -54,24 +54,53 @@ class Work:
             self._wake.clear()
             await self._persistently(self._pass)
 
+    async def acknowledge(self) -> None:
+        """Acknowledge what is new, and what ends without being begun, whatever is under way.
+
+        Raises:
+            StoreError: Not all of it was written; it is tried again with the next work.
+        """
+        for step in self._plan():
+            if step.act is Act.ACKNOWLEDGE and await self._documents.acknowledge(
+                step.wish.deployment, step.stage
+            ):
+                self._on_written()
+
     async def _begin(self) -> None:
         await self._engine.load()
         await self._engine.finish_ended()
         await self._engine.observe()
         self._on_written()
         for journal in self._engine.unfinished():
-            await self._engine.resume(journal, self._still_wanted)
+            await self._engine.go_on(journal, self._still_wanted)
             self._on_written()
         self._wake.set()
 
     async def _pass(self) -> None:
-        for step in plan(self._wishes(), self._documents.stages, self._documents.hub_ms):
-            if step.act is Act.ACKNOWLEDGE:
-                await self._documents.acknowledge(step.wish.deployment, step.stage)
-            elif not await self._engine.adopt_running(step.wish):
-                self._on_written()
-                await self._engine.install(step.wish, self._still_wanted)
+        """Install what is wished for, one after the other, looking anew before each."""
+        tried: set[str] = set()
+        while True:
+            await self.acknowledge()
+            wish = next(
+                (
+                    step.wish
+                    for step in self._plan()
+                    if step.act is Act.INSTALL and step.wish.deployment not in tried
+                ),
+                None,
+            )
+            if wish is None:
+                return
+            tried.add(wish.deployment)
+            if not await self._engine.adopt_running(wish):
+                await self._engine.install(wish, self._still_wanted)
             self._on_written()
+
+    def _plan(self) -> list[Step]:
+        if not self._documents.has_met_hub:
+            return []
+        under_way = {journal.deployment for journal in self._engine.unfinished()}
+        return plan(self._wishes(), self._documents.stages, self._documents.hub_ms, under_way)
 
     def _wishes(self) -> list[Wish]:
         return wishes(self._documents.wanted(), self._labels)

@@ -29,9 +29,17 @@ class Hub:
         writer.close()
 
 
-def answer(body: bytes, *, status: str = "200 OK", length: int | None = None) -> bytes:
+def answer(
+    body: bytes, *, status: str = "200 OK", length: int | None = None, more: str = ""
+) -> bytes:
     count = len(body) if length is None else length
-    return f"HTTP/1.1 {status}\r\nContent-Length: {count}\r\n\r\n".encode() + body
+    return f"HTTP/1.1 {status}\r\nContent-Length: {count}\r\n{more}\r\n".encode() + body
+
+
+def rest(start: int, *, claimed: int | None = None) -> bytes:
+    first = start if claimed is None else claimed
+    span = f"Content-Range: bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}\r\n"
+    return answer(CONTENT[start:], status="206 Partial Content", more=span)
 
 
 @asynccontextmanager
@@ -64,8 +72,7 @@ async def test_a_file_that_came_whole_has_its_final_name(tmp_path: Path) -> None
 
 
 async def test_a_download_that_broke_off_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    rest = answer(CONTENT[1000:], status="206 Partial Content")
-    async with hub(answer(CONTENT[:1000], length=len(CONTENT)), rest) as there:
+    async with hub(answer(CONTENT[:1000], length=len(CONTENT)), rest(1000)) as there:
         path = await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
 
     assert path.read_bytes() == CONTENT
@@ -104,7 +111,7 @@ async def test_more_than_was_announced_is_refused_at_once(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("status", "reason", "count"),
-    [("404 Not Found", Reason.NOT_FOUND, 1), ("503 Busy", Reason.DOWNLOAD_FAILED, 3)],
+    [("404 Not Found", Reason.NOT_FOUND, 1), ("500 Broken", Reason.DOWNLOAD_FAILED, 3)],
 )
 async def test_an_error_of_the_hub_ends_the_download_within_its_budget(
     tmp_path: Path, status: str, reason: Reason, count: int
@@ -164,3 +171,115 @@ async def test_no_room_on_the_disk_is_said_before_a_byte_is_asked_for(tmp_path: 
 
     assert failed.value.reason is Reason.NO_SPACE
     assert there.requests == []
+
+
+async def test_a_hub_that_says_not_now_costs_no_budget(tmp_path: Path) -> None:
+    busy = [answer(b"", status="503 Busy")] * (2 * LIMITS.attempts_max)
+    async with hub(*busy, answer(CONTENT)) as there:
+        path = await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+
+
+async def test_another_range_than_was_asked_for_is_not_appended(tmp_path: Path) -> None:
+    broken = answer(CONTENT[:1000], length=len(CONTENT))
+    async with hub(broken, rest(1000, claimed=500), rest(1000)) as there:
+        path = await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert len(there.requests) == 3
+
+
+async def test_a_file_that_the_disk_has_changed_is_fetched_again(tmp_path: Path) -> None:
+    (tmp_path / DIGEST).write_bytes(b"x" + CONTENT[1:])
+    async with hub(answer(CONTENT)) as there:
+        path = await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert len(there.requests) == 1
+
+
+async def test_a_file_that_is_here_and_right_is_not_fetched_again(tmp_path: Path) -> None:
+    (tmp_path / DIGEST).write_bytes(CONTENT)
+
+    path = await fetcher("http://127.0.0.1:1", tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+
+
+async def test_a_blob_that_is_shorter_than_announced_ends_within_the_budget(
+    tmp_path: Path,
+) -> None:
+    nothing_more = answer(b"", status="416 Range Not Satisfiable")
+    async with hub(*[answer(CONTENT[:1000]), nothing_more] * LIMITS.attempts_max) as there:
+        with pytest.raises(FetchFailed):
+            await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+
+class Stalling:
+    """A hub that sends the beginning of a file and then nothing."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer(CONTENT[:1000], length=len(CONTENT)))
+        await writer.drain()
+        self.reached.set()
+        await reader.read()
+        self.left.set()
+        writer.close()
+
+
+@asynccontextmanager
+async def stalling() -> AsyncIterator[tuple[Stalling, str]]:
+    there = Stalling()
+    server = await asyncio.start_server(there.serve, "127.0.0.1", 0)
+    async with server:
+        yield there, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_download_that_nobody_wants_any_more_is_cut_off_in_the_middle(
+    tmp_path: Path,
+) -> None:
+    class NoLongerWantedError(Exception):
+        pass
+
+    wanted = True
+
+    def go_on() -> None:
+        if not wanted:
+            raise NoLongerWantedError
+
+    patient = FetchLimits(attempts_max=3, stall_s=3600.0, disk_reserve_bytes=0)
+    async with stalling() as (there, url):
+        waiting = fetcher(url, tmp_path, patient)
+        task = asyncio.create_task(waiting.fetch(DIGEST, len(CONTENT), go_on=go_on))
+        await there.reached.wait()
+        waiting.nudge()
+        wanted = False
+        waiting.nudge()
+        with pytest.raises(NoLongerWantedError):
+            await task
+        await there.left.wait()
+
+
+async def test_a_stopped_download_lets_go_of_its_connection_at_once(tmp_path: Path) -> None:
+    patient = FetchLimits(attempts_max=3, stall_s=3600.0, disk_reserve_bytes=0)
+    async with stalling() as (there, url):
+        task = asyncio.create_task(fetcher(url, tmp_path, patient).fetch(DIGEST, len(CONTENT)))
+        await there.reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await there.left.wait()
+
+
+async def test_a_folder_that_cannot_be_written_ends_within_the_budget(tmp_path: Path) -> None:
+    (tmp_path / "downloads").write_text("a file where the folder should be")
+    with pytest.raises(FetchFailed) as failed:
+        await fetcher("http://127.0.0.1:1", tmp_path / "downloads").fetch(DIGEST, len(CONTENT))
+
+    assert failed.value.reason is Reason.DOWNLOAD_FAILED

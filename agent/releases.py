@@ -1,0 +1,214 @@
+"""The releases that lie on this device: their manifests, their installers and their commands.
+
+Owns the manifests kept for what is installed, and running what they say. Decides nothing: which
+release is put in place, and what a failed trial leads to, is `agent.install`'s business.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Final, TypeVar
+
+from agent.command import Ended, run_command
+from agent.health import Verdict, check
+from agent.settings import Settings
+from agent.threads import in_thread
+from firmware_hooks.contract import ENTRY_POINTS, Installer, InstallerError
+from sync.manifest import BadManifest, Command, Manifest, parse_manifest
+from sync.stages import Reason
+
+T = TypeVar("T")
+
+_KEPT: Final = re.compile(r"([0-9a-f]{64})\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release on this device, whether it runs, ran before, or is about to."""
+
+    manifest: Manifest
+    digest: bytes
+    installer: Installer
+
+
+class Releases:
+    """What is installed here."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Look below `state_dir` for manifests and below `install_dir` for releases."""
+        self._settings = settings
+        self._manifests = settings.state_dir / "manifests"
+
+    # Finding.
+
+    def installer(self, component: str, name: str) -> Installer:
+        """Return the installer called `name`, to work for `component`.
+
+        Raises:
+            InstallerError: This device has none of that name, or it cannot be loaded.
+        """
+        for entry in entry_points(group=ENTRY_POINTS, name=name):
+            try:
+                installer: Installer = entry.load()(component, self._settings.install_dir)
+            except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
+                raise InstallerError(
+                    Reason.INSTALLER_FAILED, f"the installer {name!r} cannot be loaded: {error}"
+                ) from None
+            return installer
+        raise InstallerError(
+            Reason.UNKNOWN_INSTALLER, f"this device has no installer called {name!r}"
+        )
+
+    def release(self, manifest: Manifest, digest: bytes) -> Release:
+        """Return the release of a manifest.
+
+        Raises:
+            InstallerError: As `installer`.
+        """
+        return Release(manifest, digest, self.installer(manifest.component, manifest.installer))
+
+    def components(self) -> list[str]:
+        """Return the components of which something is or was installed."""
+        if not self._manifests.is_dir():
+            return []
+        return sorted(path.name for path in self._manifests.iterdir() if path.is_dir())
+
+    def kept(self, component: str) -> list[Release]:
+        """Return the releases of a component whose manifests are kept, unreadable ones apart."""
+        found = []
+        for path in sorted((self._manifests / component).glob("*.json")):
+            name = _KEPT.fullmatch(path.name)
+            if name is None:
+                continue
+            digest = bytes.fromhex(name[1])
+            try:
+                manifest = parse_manifest(path.read_bytes(), digest=digest)
+                found.append(self.release(manifest, digest))
+            except (OSError, BadManifest, InstallerError):
+                continue
+        return found
+
+    def running(self, component: str) -> Release | None:
+        """Return the release of a component that runs; None if none does, or nothing is known."""
+        for release in self.kept(component):
+            if release.installer.running() == release.digest:
+                return release
+        return None
+
+    # Keeping.
+
+    def keep(self, component: str, digest: bytes, manifest: bytes) -> None:
+        """Keep the manifest of a release durably, as long as the release is here.
+
+        Raises:
+            OSError: The disk is full or fails; what was kept before still is.
+        """
+        write_durably(self._manifests / component / f"{digest.hex()}.json", manifest)
+
+    def clean_up(self) -> None:
+        """Drop the manifests of releases that are gone.
+
+        Raises:
+            OSError: The disk fails; the rest is dropped another time.
+        """
+        for component in self.components():
+            for release in self.kept(component):
+                if not release.installer.folder(release.digest).exists():
+                    (self._manifests / component / f"{release.digest.hex()}.json").unlink()
+
+    # Running its commands.
+
+    async def restart(self, release: Release) -> None:
+        """Run the release's restart command, if it has one.
+
+        Raises:
+            InstallerError: It failed, or took too long.
+        """
+        manifest = release.manifest
+        if manifest.restart is None:
+            return
+        ended = await self._run(release, manifest.restart, manifest.restart_s, stays=True)
+        if ended.code != 0:
+            raise InstallerError(
+                Reason.INSTALLER_FAILED, f"restart ended with {ended.code}: {ended.output}"[:200]
+            )
+
+    async def trial(self, release: Release, mono_s: Callable[[], float]) -> Verdict:
+        """Let the release prove itself.
+
+        `mono_s` gives seconds that only move forward.
+        """
+        try:
+            await calls(partial(release.installer.check_trial, release.digest))
+        except InstallerError as error:
+            return Verdict(healthy=False, reason=error.reason, detail=error.detail)
+        health = release.manifest.health
+        return await check(
+            health,
+            lambda deadline_s: self._run(release, health.command, deadline_s, stays=False),
+            mono_s,
+        )
+
+    async def _run(
+        self, release: Release, command: Command, deadline_s: float, *, stays: bool
+    ) -> Ended:
+        manifest = release.manifest
+        folder = release.installer.folder(release.digest)
+        data_dir = self._settings.state_dir / "components" / manifest.component
+        await in_thread(partial(data_dir.mkdir, parents=True, exist_ok=True), "data folder")
+        return await run_command(
+            command,
+            folder=folder,
+            environment={
+                "FIELDFARE_COMPONENT": manifest.component,
+                "FIELDFARE_VERSION": manifest.version,
+                "FIELDFARE_RELEASE_DIR": str(folder),
+                "FIELDFARE_STATE_DIR": str(data_dir),
+                "FIELDFARE_DEVICE": self._settings.device,
+            },
+            python=self._settings.python,
+            deadline_s=deadline_s,
+            stays=stays,
+        )
+
+
+async def calls(act: Callable[[], T]) -> T:
+    """Let an installer act, in a thread; whatever goes wrong there is its failure.
+
+    Raises:
+        InstallerError: It said so, or fell over.
+    """
+    try:
+        return await in_thread(act, "installer")
+    except InstallerError:
+        raise
+    except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
+        raise InstallerError(
+            Reason.INSTALLER_FAILED, f"{type(error).__name__}: {error}"[:200]
+        ) from None
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, whole or not at all, also across a power cut."""
+    missing = _missing(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".partial")
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    for folder in (path.parent, *(each.parent for each in missing)):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _missing(folder: Path) -> Iterable[Path]:
+    return [each for each in (folder, *folder.parents) if not each.exists()]

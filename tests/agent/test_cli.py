@@ -1,0 +1,199 @@
+import asyncio
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.__main__ import COMMANDS, EXIT_CODES, NOT_RUNNING, REFUSED, SETTINGS, STATE, USAGE, main
+from agent.store import FILE, lock_state
+from tests.system.brokers import free_port
+
+READY_MAX_S = 30.0
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    chosen = {
+        "device": "lamp-1",
+        "state_dir": str(folder / "state"),
+        "install_dir": str(folder / "install"),
+        "broker_port": str(free_port()),
+        **more,
+    }
+    return {**os.environ, **{f"FIELDFARE_AGENT_{name.upper()}": v for name, v in chosen.items()}}
+
+
+def run(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agent", *words],
+        env=environment(folder, **more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Path]:
+    """Run an agent without a broker until the test ends."""
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "agent", "run"],
+            env=environment(tmp_path),
+            stderr=file,
+            cwd=Path(__file__).parents[2],
+        )
+    channel = socket.socket(socket.AF_UNIX)
+    try:
+        while channel.connect_ex(os.fspath(tmp_path / "state" / "agent.sock")):
+            assert child.poll() is None, log.read_text()
+        channel.close()
+        yield tmp_path
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(READY_MAX_S) == 0, log.read_text()
+    finally:
+        channel.close()
+        child.kill()
+        child.wait()
+
+
+def asked(folder: Path, *words: str) -> Any:
+    done = run(folder, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_application_sets_reads_lists_and_takes_back(agent: Path) -> None:
+    assert asked(agent, "set", "mode", "[1, 2]")["value"] == [1, 2]
+    assert asked(agent, "set", "name", "plain words")["value"] == "plain words"
+    assert asked(agent, "get", "mode")["winner"] == "local"
+    assert [row["key"] for row in asked(agent, "list")["settings"]] == ["mode", "name"]
+    assert asked(agent, "unset", "name")["value"] is None
+    assert "mode = [1, 2]  (from local)" in run(agent, "list").stdout.splitlines()
+    status = asked(agent, "status")
+    assert (status["device"], status["connected"]) == ("lamp-1", False)
+
+    refused = run(agent, "set", "NO", "1")
+    assert refused.returncode == REFUSED
+    assert refused.stderr.startswith("fieldfare-agent: ")
+    assert refused.stderr.count("\n") == 1
+
+    second = run(agent, "run")
+    assert second.returncode == STATE
+    assert "another agent" in second.stderr
+
+
+def test_an_agent_that_does_not_run_is_said_with_what_to_do(tmp_path: Path) -> None:
+    done = run(tmp_path, "status")
+
+    assert done.returncode == NOT_RUNNING
+    assert "fieldfare-agent run" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [(), ("nonsense",), ("get",), ("set", "a"), ("run", "more")])
+def test_a_wrong_command_line_is_a_usage_error(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+
+    assert ended.value.code == USAGE
+    assert "usage" in capsys.readouterr().err
+
+
+def test_a_wrong_setting_stops_the_start_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = run(tmp_path, "run", broker_port="0")
+
+    assert done.returncode == SETTINGS
+    assert "broker_port (FIELDFARE_AGENT_BROKER_PORT)" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_folder_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("in the way")
+
+    done = run(tmp_path, "run")
+
+    assert done.returncode == STATE
+    assert "state_dir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_database_of_another_program_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    connection = sqlite3.connect(tmp_path / "state" / FILE)
+    connection.execute("CREATE TABLE theirs (a)")
+    connection.close()
+
+    done = run(tmp_path, "run")
+
+    assert done.returncode == STATE
+    assert "another program" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_socket_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    done = run(tmp_path, "run", local_socket=str(tmp_path / "file" / "agent.sock"))
+
+    assert EXIT_CODES[done.returncode].startswith("the socket"), done.stderr
+    assert "local_socket" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_are_listed_with_their_meaning_without_any_being_set() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "settings", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["device"]["required"]
+    assert rows["broker_port"]["default"] == 18830
+    assert rows["broker_port"]["environment"] == "FIELDFARE_AGENT_BROKER_PORT"
+    assert all(row["meaning"] for row in rows.values())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_names_every_command(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", shell]) == 0
+
+    script = capsys.readouterr().out
+    assert all(name in script for name in COMMANDS)
+
+
+def test_help_names_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(meaning in said for meaning in EXIT_CODES.values())
+
+
+async def test_two_agents_do_not_share_a_state_folder_whatever_their_sockets(
+    tmp_path: Path,
+) -> None:
+    with lock_state(tmp_path / "state"):
+        done = await asyncio.to_thread(run, tmp_path, "run", local_socket=str(tmp_path / "other"))
+
+    assert done.returncode == STATE
+    assert "another agent runs" in done.stderr

@@ -1,0 +1,248 @@
+"""What becomes of deployments, from the hub's wish to what runs and what is said about it."""
+
+import shutil
+from typing import Any
+
+import pytest
+
+from sync.stages import Stage, is_final
+from tests.agent.agents import ALL_STAGES, NOWHERE, Device, lamp
+from tests.fakes.blobs import Blobs
+from tests.fakes.small_hub import SmallHub
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["to the device", "to its group"])
+async def test_a_release_is_installed_and_every_stage_is_acknowledged_in_order(
+    device: Device, hub: SmallHub, blobs: Blobs, *, group: bool
+) -> None:
+    manifest, tree = lamp("1.0.0")
+    blobs.publish(manifest, tree)
+    async with device.up():
+        hub.deploy("dfirst", manifest, group=group)
+        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+
+    assert hub.stages("dfirst") == ALL_STAGES
+    assert device.runs() == "1.0.0"
+    running = hub.running("lamp")
+    assert running is not None
+    assert (running.version, running.healthy, running.deployment) == ("1.0.0", True, "dfirst")
+    assert running.release == manifest.digest()
+    assert list((device.folder / "state" / "downloads").iterdir()) == []
+
+
+async def test_a_release_that_fails_its_trial_is_rolled_back_and_the_old_one_is_proven_again(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    good, bad = lamp("1.0.0"), lamp("2.0.0", healthy=False)
+    blobs.publish(*good)
+    blobs.publish(*bad)
+    async with device.up():
+        hub.deploy("dgood", good[0])
+        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dgood"))
+        hub.deploy("dbad", bad[0])
+        await hub.until(lambda: Stage.ROLLED_BACK in hub.stages("dbad"))
+
+    assert hub.stages("dbad") == [
+        Stage.DELIVERED,
+        Stage.VERIFIED,
+        Stage.APPLIED,
+        Stage.ROLLED_BACK,
+    ]
+    assert hub.acks("dbad")["dbad/B"].reason == "health_failed"
+    assert device.runs() == "1.0.0"
+    running = hub.running("lamp")
+    assert running is not None
+    assert (running.version, running.healthy) == ("1.0.0", True)
+
+
+async def test_a_first_release_that_fails_its_trial_leaves_nothing_running(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    bad = lamp("1.0.0", healthy=False)
+    blobs.publish(*bad)
+    async with device.up():
+        hub.deploy("dbad", bad[0])
+        await hub.until(lambda: Stage.ROLLED_BACK in hub.stages("dbad"))
+
+    assert device.runs() is None
+    running = hub.running("lamp")
+    assert running is not None
+    assert (running.version, running.healthy) == ("", False)
+
+
+async def test_a_restart_command_that_fails_leads_back(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    good = lamp("1.0.0")
+    bad = lamp("2.0.0", restart=("sh", "-c", "echo no power; exit 3"))
+    blobs.publish(*good)
+    blobs.publish(*bad)
+    async with device.up():
+        hub.deploy("dgood", good[0])
+        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dgood"))
+        hub.deploy("dbad", bad[0])
+        await hub.until(lambda: Stage.ROLLED_BACK in hub.stages("dbad"))
+
+    assert "no power" in hub.acks("dbad")["dbad/B"].detail
+    assert device.runs() == "1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"compatible": ("pump-controller",)}, "incompatible"),
+        ({"installer": "telepathy"}, "unknown_installer"),
+    ],
+)
+async def test_a_release_that_does_not_fit_is_given_up_before_its_artifacts_are_fetched(
+    device: Device, hub: SmallHub, blobs: Blobs, change: dict[str, Any], reason: str
+) -> None:
+    manifest, tree = lamp("1.0.0", **change)
+    blobs.publish(manifest, tree)
+    async with device.up():
+        hub.deploy("dfirst", manifest)
+        await hub.until(lambda: Stage.FAILED in hub.stages("dfirst"))
+
+    assert hub.acks("dfirst")["dfirst/F"].reason == reason
+    assert [digest for digest, _ in blobs.requests] == [manifest.digest().hex()]
+
+
+async def test_a_release_whose_files_the_hub_lost_is_given_up(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    manifest, _ = lamp("1.0.0")
+    blobs.publish(manifest)
+    async with device.up():
+        hub.deploy("dfirst", manifest)
+        await hub.until(lambda: Stage.FAILED in hub.stages("dfirst"))
+
+    assert hub.acks("dfirst")["dfirst/F"].reason == "not_found"
+
+
+async def test_deliveries_and_ends_are_acknowledged_at_once_whatever_is_under_way(
+    device: Device, hub: SmallHub
+) -> None:
+    device.hub_url = NOWHERE
+    async with device.up():
+        hub.deploy("dlong", lamp("1.0.0")[0])
+        await hub.until(lambda: hub.stages("dlong") == [Stage.DELIVERED])
+        hub.deploy("dother", lamp("1.0.0", component="pump")[0])
+        hub.deploy("dgone", lamp("1.0.1", component="pump")[0], cancelled=True)
+        await hub.until(lambda: hub.stages("dother") == [Stage.DELIVERED])
+        await hub.until(lambda: set(hub.stages("dgone")) == {Stage.DELIVERED, Stage.CANCELLED})
+
+    assert hub.stages("dlong") == [Stage.DELIVERED]
+
+
+@pytest.mark.parametrize("end", [Stage.SUPERSEDED, Stage.CANCELLED, Stage.EXPIRED])
+async def test_a_download_ends_when_its_deployment_does(
+    device: Device, hub: SmallHub, blobs: Blobs, end: Stage
+) -> None:
+    device.hub_url = NOWHERE
+    manifest, newer = lamp("1.0.0")[0], lamp("1.1.0")
+    async with device.up():
+        hub.deploy("dlong", manifest, expires_ms=hub.now_ms + 1000)
+        await hub.until(lambda: hub.stages("dlong") == [Stage.DELIVERED])
+        if end is Stage.SUPERSEDED:
+            hub.deploy("dnewer", newer[0])
+        elif end is Stage.CANCELLED:
+            hub.deploy("dlong", manifest, cancelled=True)
+        else:
+            hub.now_ms += 2000
+            hub.wish("mode", "eco")  # any message of the hub proves that its time has passed
+        await hub.until(lambda: end in hub.stages("dlong"))
+
+    assert hub.stages("dlong") == [Stage.DELIVERED, end]
+
+
+async def test_a_download_waits_for_the_hub_to_come_within_reach(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    manifest, tree = lamp("1.0.0")
+    device.hub_url = NOWHERE
+    async with device.up():
+        hub.deploy("dfirst", manifest)
+        await hub.until(lambda: hub.stages("dfirst") == [Stage.DELIVERED])
+    blobs.publish(manifest, tree)
+    device.hub_url = blobs.url
+    async with device.up():
+        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+
+    assert hub.stages("dfirst") == ALL_STAGES
+
+
+async def test_a_start_proves_what_is_installed_anew(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    manifest, tree = lamp("1.0.0")
+    blobs.publish(manifest, tree)
+    async with device.up():
+        hub.deploy("dfirst", manifest)
+        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+    before = hub.running("lamp")
+    assert before is not None
+    (device.folder / "install" / "lamp" / "current" / "VERSION").write_text("spoilt\n")
+    async with device.up():
+        await hub.until(lambda: hub.running("lamp") != before)
+
+    after = hub.running("lamp")
+    assert after is not None
+    assert (after.version, after.healthy, after.deployment) == ("1.0.0", False, "dfirst")
+    assert after.reason == "health_failed"
+
+
+async def test_the_same_release_deployed_again_is_acknowledged_without_being_installed(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    manifest, tree = lamp("1.0.0")
+    blobs.publish(manifest, tree)
+    async with device.up():
+        hub.deploy("dfirst", manifest)
+        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+        fetched = len(blobs.requests)
+        hub.deploy("dagain", manifest)
+        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dagain"))
+
+    assert hub.stages("dagain") == [Stage.DELIVERED, Stage.HEALTHY, Stage.ACKNOWLEDGED]
+    assert hub.acks("dagain")["dagain/K"].reason == "already_running"
+    assert len(blobs.requests) == fetched
+
+
+async def test_a_release_that_ran_before_the_agent_knew_it_is_gone_back_to_and_not_called_proven(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    good, bad = lamp("1.0.0"), lamp("2.0.0", healthy=False)
+    blobs.publish(*good)
+    blobs.publish(*bad)
+    async with device.up():
+        hub.deploy("dgood", good[0])
+        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dgood"))
+        shutil.rmtree(device.folder / "state" / "manifests")
+        hub.deploy("dbad", bad[0])
+        await hub.until(lambda: Stage.ROLLED_BACK in hub.stages("dbad"))
+
+    assert device.runs() == "1.0.0"
+    running = hub.running("lamp")
+    assert running is not None
+    assert (running.release, running.healthy) == (good[0].digest(), False)
+
+
+async def test_a_health_command_of_a_release_speaks_for_nobody_else(
+    device: Device, hub: SmallHub, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/nobody")
+    script = (
+        'test -z "$NOTIFY_SOCKET" && test "$FIELDFARE_COMPONENT" = lamp '
+        '&& test "$FIELDFARE_VERSION" = 1.0.0 && test "$FIELDFARE_DEVICE" = lamp-1 '
+        '&& test "$FIELDFARE_RELEASE_DIR" = "$(pwd -P)" && touch "$FIELDFARE_STATE_DIR/seen"'
+    )
+    manifest, tree = lamp("1.0.0")
+    health = manifest.health.model_copy(update={"command": ("sh", "-c", script)})
+    manifest = manifest.model_copy(update={"health": health})
+    blobs.publish(manifest, tree)
+    async with device.up():
+        hub.deploy("dfirst", manifest)
+        await hub.until(lambda: any(is_final(stage) for stage in hub.stages("dfirst")))
+
+    assert hub.stages("dfirst") == ALL_STAGES
+    assert (device.folder / "state" / "components" / "lamp" / "seen").exists()

@@ -1,0 +1,58 @@
+from agent.prune import DEPLOYMENTS_MAX, prune
+from sync.records import Ack, Conflict, Local, encode
+
+
+def ended(number: int, code: str = "K") -> dict[str, bytes]:
+    ack = encode(Ack(b"boot-1", 1, 1000 + number, 0))
+    return {f"a/d{number}/D": ack, f"a/d{number}/{code}": ack}
+
+
+def test_a_small_document_keeps_everything() -> None:
+    values = {**ended(1), "s/a": b"x", "c/k": encode(Local(1, "1"))}
+
+    assert prune(values) == values
+
+
+def test_of_finished_deployments_the_newest_stay() -> None:
+    values: dict[str, bytes] = {}
+    for number in range(DEPLOYMENTS_MAX + 5):
+        values |= ended(number)
+
+    kept = prune(values)
+
+    assert len(kept) == 2 * DEPLOYMENTS_MAX
+    assert "a/d4/K" not in kept
+    assert "a/d5/K" in kept
+
+
+def test_a_deployment_under_way_stays_however_old_it_is() -> None:
+    values = ended(0, code="V")
+    for number in range(1, DEPLOYMENTS_MAX + 5):
+        values |= ended(number)
+
+    assert {"a/d0/D", "a/d0/V"} <= prune(values).keys()
+
+
+def test_a_finished_deployment_that_the_hub_still_wishes_for_stays_or_it_would_look_new() -> None:
+    values: dict[str, bytes] = {}
+    for number in range(DEPLOYMENTS_MAX + 5):
+        values |= ended(number)
+
+    kept = prune(values, wished={"d0"})
+
+    assert [key for key in kept if key.startswith("a/d0/")] == ["a/d0/K"]
+    assert prune(kept, wished={"d0"}) == kept
+
+
+def test_settings_taken_back_and_conflicts_that_are_settled_go() -> None:
+    gone = {
+        "c/old": encode(Local(1, None)),
+        "x/old": encode(Conflict(1, None, None, None, "")),
+        "c/broken": b"\xc1",
+    }
+    stays = {
+        "c/new": encode(Local(1, "1")),
+        "x/new": encode(Conflict(1, "1", "2", "2", "desired")),
+    }
+
+    assert prune({**gone, **stays}) == stays
