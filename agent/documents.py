@@ -24,9 +24,10 @@ from sync.client_ids import RANDOM_BITS, client_id, counter_after
 from sync.documents import DocumentName, Kind, Side
 from sync.gate import Refused
 from sync.messages import BadFrame, Message, decode_frame, in_frames
+from sync.moves import Role
 from sync.records import Ack
 from sync.replica import Holding, values_of
-from sync.session import Retry, Role, Session, Step
+from sync.session import Retry, Session, Step
 from sync.stages import Stage, allows, code_of, stage_of
 
 logger = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class Documents:
 
     def heard_clock(self, remote: int) -> None:
         """Move the hybrid logical clock past a write of the other side."""
-        self._hlc = max(self._hlc, remote)
+        self._hlc = hlc.hear(self._hlc, remote)
 
     # Talking.
 

@@ -8,9 +8,10 @@ from sync.author import Author
 from sync.client_ids import client_id
 from sync.documents import DocumentName, Side, ack_key, parse_document
 from sync.messages import Diff, Message, in_frames
+from sync.moves import Role
 from sync.records import Ack, encode
 from sync.replica import Holding
-from sync.session import Role, Session
+from sync.session import Session
 
 DEVICE = "pump-station-0042"
 

@@ -17,8 +17,9 @@ from hub.store import documents
 from hub.store.database import Connection
 from sync.documents import DocumentName, Kind
 from sync.messages import Have, Message, Refuse, Whole
+from sync.moves import Role
 from sync.replica import Holding
-from sync.session import Role, Session, Step
+from sync.session import Session, Step
 from sync.vector import encode_vector
 
 CONVERSATIONS_MAX: Final = 10_000

@@ -22,7 +22,7 @@ from hub.store.database import Connection
 from sync.contacts import interval_of
 from sync.documents import DocumentName, Kind
 from sync.messages import Frame, Have, Message, Refuse, Whole, document_of, vector_of
-from sync.session import Peer
+from sync.moves import Peer
 from sync.stamps import Stamp
 
 ANSWERS_MAX: Final = 8

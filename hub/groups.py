@@ -19,8 +19,8 @@ from hub.store.database import Connection
 from hub.store.receipts import Written
 from sync.documents import DocumentName, Kind
 from sync.messages import Full
+from sync.moves import Peer
 from sync.replica import Holding
-from sync.session import Peer
 from sync.vector import covers
 
 HEAL_AFTER_S: Final = 10.0

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from hub.store.receipts import Written
+from sync.moves import Peer
 from sync.replica import Holding
-from sync.session import Peer
 from sync.vector import Vector, covers
 
 

@@ -56,7 +56,6 @@ class Refusal(StrEnum):
     BAD_REFERENCE = "bad_reference"
     FORECAST = "forecast"
     ENGINE = "engine"
-    EPOCH = "epoch"
 
 
 class Refused(ValueError):

@@ -16,9 +16,23 @@ SKEW_MAX_MS = 24 * 3600 * 1000
 every later write of the fleet there."""
 
 
+TIME_MAX_MS = 2**46
+"""No clock is believed to be later, in the year 4199: half of a 64-bit integer stays for counting,
+so that neither a lie nor a broken clock can bring a device to where it cannot count any further."""
+
+
 def tick(last: int, now_ms: int) -> int:
     """Return the clock of a local write, later than `last` and close to `now_ms` (UTC)."""
-    return max(last + 1, now_ms << COUNTER_BITS)
+    return max(last + 1, min(now_ms, TIME_MAX_MS) << COUNTER_BITS)
+
+
+def hear(last: int, remote: int) -> int:
+    """Return the clock after reading a write of the one whom we follow, whatever our clock says.
+
+    For a device, which may have woken up in 1970. A clock beyond `TIME_MAX_MS` is a lie and leaves
+    `last` as it was.
+    """
+    return max(last, remote) if remote <= TIME_MAX_MS << COUNTER_BITS else last
 
 
 def observe(last: int, remote: int, now_ms: int) -> int:

@@ -1,4 +1,4 @@
-"""What device and hub say to each other: six messages, and the frame that carries a batch of them.
+"""What device and hub say to each other: seven messages, and the frame that carries them.
 
 Owns their wire form and the limits on it. Never decides what to say (`sync.session`).
 Every message names its document; a frame says when it was sent, by the sender's own clock.

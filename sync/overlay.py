@@ -40,9 +40,15 @@ class Effective:
 
 
 def latest(wishes: Iterable[Desired | None]) -> Desired | None:
-    """Return the operator's wish that counts among those for the group and for the device."""
+    """Return the operator's wish that counts among those for the groups and for the device.
+
+    A wish that was taken back counts only where no other stands: taking back the group's must not
+    take away the device's.
+    """
     known = [wish for wish in wishes if wish is not None]
-    return max(known, key=lambda wish: (wish.clock, wish.writer), default=None)
+    return max(
+        known, key=lambda wish: (wish.value is not None, wish.clock, wish.writer), default=None
+    )
 
 
 def effective(local: Local | None, desired: Desired | None) -> Effective:

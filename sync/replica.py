@@ -7,17 +7,20 @@ included, into `Refused`. Never decides who may write (`sync.gate`) or what to s
 Engine facts this rests on (pycrdt 0.14.13, yrs 0.28): `get_update` leaves pending structs out;
 state vector bytes come in hash order; integers come back as floats, so values are bytes; a
 transaction cannot be rolled back, so values are checked before it opens; a panic is a
-`BaseException` and leaves the document unusable.
+`BaseException` and leaves the document unusable. The compiled engine is spoken to directly: the
+library's Python classes cost as much time again for each message, and 6 MB (an anyio lock for each
+document, which loads that library's event loop backend).
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
-import pycrdt
 from pycrdt._pycrdt import Doc as EngineDoc
 from pycrdt._pycrdt import Map as EngineMap
+from pycrdt._pycrdt import Transaction as EngineTransaction
 
 from sync.documents import KEY_BYTES_MAX
 from sync.gate import GENERATION, ROOT, Admission, Refusal, Refused, without_deletes
@@ -68,73 +71,75 @@ class Replica:
         Raises:
             Refused: `state` cannot be read by the engine.
         """
-        self._doc: pycrdt.Doc[pycrdt.Map[object]] = pycrdt.Doc(client_id=client_id)
+        self._doc = EngineDoc(client_id, None, None)
         if state:
-            with _engine():
-                self._doc.apply_update(state)
-        self._root: pycrdt.Map[object] = self._doc.get(ROOT, type=pycrdt.Map)
+            self.apply(state)
 
     def state(self) -> bytes:
         """Return everything as one update."""
-        with _engine():
-            return self._doc.get_update()
+        with _transaction(self._doc) as open_:
+            return self._doc.get_update(open_, _FROM_THE_START)
 
     def diff(self, since: Vector) -> bytes:
         """Return everything that a replica with vector `since` lacks, as one update."""
-        with _engine():
-            update = self._doc.get_update(encode_vector(since))
+        with _transaction(self._doc) as open_:
+            update = self._doc.get_update(open_, encode_vector(since))
         return without_deletes(update, since)
 
     def vector(self) -> dict[int, int]:
         """Return what this replica has seen."""
-        with _engine():
-            return decode_vector(self._doc.get_state())
+        with _transaction(self._doc) as open_:
+            return decode_vector(self._doc.get_state(open_))
 
-    def apply(self, update: bytes) -> None:
-        """Merge an update that the gate has admitted.
+    def apply(self, *updates: bytes) -> None:
+        """Merge updates that the gate has admitted, in one transaction.
 
         Raises:
             Refused: The engine failed; drop this object, it may be unusable.
         """
-        with _engine():
-            self._doc.apply_update(update)
+        with _transaction(self._doc) as open_:
+            for update in updates:
+                self._doc.apply_update(open_, update)
 
     def values(self) -> dict[str, bytes]:
         """Return the live values. Entries that are not bytes are left out, whoever wrote them."""
-        with _engine(), self._doc.transaction():
-            generation = self._generation()
+        with _transaction(self._doc) as open_:
+            generation = _generation(self._root(open_), open_)
             if generation is None:
                 return {}
             return {
                 key: bytes(value)
-                for key in generation.keys()  # noqa: SIM118 - the engine's map is no mapping
-                if isinstance(value := generation[key], (bytes, bytearray))
+                for key in generation.keys(open_)
+                if isinstance(value := generation.get(open_, key), bytes | bytearray)
             }
 
     def read(self, keys: Iterable[str]) -> tuple[bytes, dict[int, int], dict[str, bytes | None]]:
         """Return state, vector and the values of `keys`, in one transaction: a third cheaper."""
-        with _engine(), self._doc.transaction():
-            generation = self._generation()
+        with _transaction(self._doc) as open_:
+            generation = _generation(self._root(open_), open_)
             values: dict[str, bytes | None] = {}
             for key in keys:
-                value = generation.get(key) if generation is not None else None
-                values[key] = bytes(value) if isinstance(value, (bytes, bytearray)) else None
-            return self._doc.get_update(), decode_vector(self._doc.get_state()), values
+                # Asking for a key that is not there raises.
+                value = (
+                    generation.get(open_, key)
+                    if generation is not None and generation.has(open_, key)
+                    else None
+                )
+                values[key] = bytes(value) if isinstance(value, bytes | bytearray) else None
+            state = self._doc.get_update(open_, _FROM_THE_START)
+            return state, decode_vector(self._doc.get_state(open_)), values
 
     def entries_count(self) -> int | None:
         """Return how many entries the generation has, whatever they hold.
 
         None if something other than a map stands in its place, which no writer ever puts there.
         """
-        with _engine(), self._doc.transaction():
-            generation = self._generation()
+        with _transaction(self._doc) as open_:
+            root = self._root(open_)
+            generation = _generation(root, open_)
             if generation is None:
-                return None if len(self._root) else 0
-            return len(generation)
-
-    def _generation(self) -> "pycrdt.Map[object] | None":
-        generation = self._root.get(GENERATION)
-        return generation if isinstance(generation, pycrdt.Map) else None
+                return None if root.len(open_) else 0
+            return int(generation.len(open_))
 
     def write(self, entries: Mapping[str, bytes]) -> None:
         """Set `entries` in one transaction.
@@ -143,12 +148,13 @@ class Replica:
             ValueError: A key or value is out of bounds: the caller is to blame; nothing is written.
         """
         _check(entries)
-        with _engine(), self._doc.transaction():
-            generation = self._generation()
+        with _transaction(self._doc) as open_:
+            root = self._root(open_)
+            generation = _generation(root, open_)
             if generation is None:
-                generation = self._new_generation()
+                generation = root.insert_map_prelim(open_, GENERATION)
             for key, value in entries.items():
-                generation[key] = value
+                generation.insert(open_, key, value)
 
     def roll(self, values: Mapping[str, bytes]) -> None:
         """Start a new generation that holds exactly `values`; the old one becomes collectable.
@@ -157,17 +163,21 @@ class Replica:
             ValueError: A key or value is out of bounds: the caller is to blame; nothing is written.
         """
         _check(values)
-        with _engine(), self._doc.transaction():
-            generation = self._new_generation()
+        with _transaction(self._doc) as open_:
+            # Empty at first: the engine would write the entries of a full one in random order, and
+            # the same history would then end in documents of different sizes.
+            generation = self._root(open_).insert_map_prelim(open_, GENERATION)
             for key in sorted(values):
-                generation[key] = values[key]
+                generation.insert(open_, key, values[key])
 
-    def _new_generation(self) -> "pycrdt.Map[object]":
-        # Empty at first: the engine would write the entries of a full one in random order, and the
-        # same history would then end in documents of different sizes.
-        generation: pycrdt.Map[object] = pycrdt.Map()
-        self._root[GENERATION] = generation
-        return generation
+    def _root(self, open_: EngineTransaction) -> Any:
+        return self._doc.get_or_insert_map(open_, ROOT)
+
+
+def _generation(root: Any, open_: EngineTransaction) -> Any:
+    """Return the map under the generation's key, None if there is none or it is no map."""
+    found = root.get(open_, GENERATION) if root.has(open_, GENERATION) else None
+    return found if isinstance(found, EngineMap) else None
 
 
 def _check(entries: Mapping[str, bytes]) -> None:
@@ -243,35 +253,11 @@ def _overwrite(state: bytes, update: bytes) -> _Merged:
 def _append(state: bytes, update: bytes, keys: Iterable[str]) -> _Merged:
     """Merge an update of which the gate knows that it only adds `keys`.
 
-    This is what nearly every message to a hub is, an acknowledgement. It speaks to the compiled
-    engine directly: going through the library's Python classes took 36 instead of 19 microseconds.
+    This is what nearly every message to a hub is, an acknowledgement.
     """
-    with _engine():
-        document = EngineDoc(1, None, None)
-        for part in (state, update):
-            if part:
-                transaction = document.create_transaction()
-                document.apply_update(transaction, part)
-                transaction.commit()
-                transaction.drop()
-        transaction = document.create_transaction()
-        root = document.get_or_insert_map(transaction, ROOT)
-        # Asking for a key that is not there raises; a document may have no generation yet.
-        generation = (
-            root.get(transaction, GENERATION) if root.has(transaction, GENERATION) else None
-        )
-        values: dict[str, bytes | None] = {}
-        for key in keys:
-            value = (
-                generation.get(transaction, key)
-                if isinstance(generation, EngineMap) and generation.has(transaction, key)
-                else None
-            )
-            values[key] = bytes(value) if isinstance(value, bytes | bytearray) else None
-        merged = document.get_update(transaction, _FROM_THE_START)
-        vector = decode_vector(document.get_state(transaction))
-        transaction.drop()
-    return merged, vector, values
+    scratch = Replica(client_id=1)
+    scratch.apply(*filter(None, (state, update)))
+    return scratch.read(keys)
 
 
 _FROM_THE_START = b"\0"
@@ -314,14 +300,20 @@ def is_absorbed(absorbed: Iterable[tuple[int, Vector]], epoch: int, vector: Vect
     return not vector or any(known == epoch and covers(seen, vector) for known, seen in absorbed)
 
 
-class _engine:  # noqa: N801 - reads as the statement it makes
-    """Turn every failure of the engine into `Refused`, its panics included.
+class _transaction:  # noqa: N801 - reads as the statement it makes
+    """A transaction of the engine, which turns its failures into `Refused`, panics included.
 
     A class and not a generator: entering and leaving costs a third, six times a message.
     """
 
-    def __enter__(self) -> None:
-        pass
+    __slots__ = ("_doc", "_open")
+
+    def __init__(self, doc: EngineDoc) -> None:
+        self._doc = doc
+
+    def __enter__(self) -> EngineTransaction:
+        self._open = self._doc.create_transaction()
+        return self._open
 
     def __exit__(
         self,
@@ -329,8 +321,23 @@ class _engine:  # noqa: N801 - reads as the statement it makes
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Panics derive from BaseException only. What is no failure of the engine passes through.
-        if error is None or isinstance(error, Refused | MemoryError):
-            return
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise Refused(Refusal.ENGINE, f"{type(error).__name__}: {str(error)[:120]}") from None
+        try:
+            try:
+                self._open.commit()
+            finally:
+                self._open.drop()
+        except BaseException as failed:
+            # A panic derives from BaseException only. After one, ending may fail as well.
+            _refuse(error or failed)
+            if error is None:
+                raise
+        if error is not None:
+            _refuse(error)
+
+
+def _refuse(error: BaseException) -> None:
+    """Raise `Refused` if `error` is a failure of the engine; what is not one passes through."""
+    if isinstance(error, Refused | MemoryError):
+        return
+    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        raise Refused(Refusal.ENGINE, f"{type(error).__name__}: {str(error)[:120]}") from None

@@ -11,7 +11,6 @@ can therefore delay a conversation, never mislead it.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from random import Random
 
 from sync.documents import DocumentName, Kind, Side
@@ -31,67 +30,16 @@ from sync.messages import (
     name_on_line,
     vector_of,
 )
+from sync.moves import Move, Peer, Role, is_lie, next_move
 from sync.replica import (
     DOCUMENT_BYTES_MAX,
     Holding,
     absorbed_with,
     diff_of,
     digest_of,
-    is_absorbed,
-    is_believable,
     values_of,
 )
-from sync.vector import Vector, covers, encode_vector, tag_of
-
-
-class Role(StrEnum):
-    """What this side is to a document."""
-
-    AUTHOR = "author"
-    FOLLOWER = "follower"
-    CARRIER = "carrier"
-    """Holds a document that neither side of the line writes, and passes it on: a hub to a hub."""
-
-
-class Move(StrEnum):
-    """What an author should do next for one follower."""
-
-    REST = "rest"
-    OPEN = "open"
-    DIFF = "diff"
-    FULL = "full"
-    FETCH = "fetch"
-    RESET = "reset"
-    WAIT = "wait"
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """What the follower last said it holds of one document."""
-
-    epoch: int
-    vector: Vector
-    digest: bytes = b""
-
-
-def next_move(document: DocumentName, own: Holding, peer: Peer | None, role: Role) -> Move:
-    """Decide what a follower at `peer` needs, given what we hold.
-
-    Pure; `Move.REST` means that it holds exactly what we do.
-    """
-    if peer is None:
-        return Move.OPEN
-    if peer.epoch == own.epoch and covers(own.vector, peer.vector):
-        return Move.REST if covers(peer.vector, own.vector) else Move.DIFF
-    if peer.epoch != own.epoch and is_absorbed(own.absorbed, peer.epoch, peer.vector):
-        return Move.FULL
-    if document.writer is Side.HUB and (peer.epoch < own.epoch or _is_lie(own, peer)):
-        return Move.FULL
-    # The follower holds writes that we lack: a disk was rolled back, a card cloned, a backup
-    # restored. A device takes them in; a hub is the authority and starts anew; others stay out.
-    if role is Role.CARRIER:
-        return Move.WAIT
-    return Move.RESET if document.writer is Side.HUB else Move.FETCH
+from sync.vector import encode_vector, tag_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +339,7 @@ class Session:
                 return Diff(name, own.epoch, update, tag_of(own.vector))
             case Move.FULL if peer is not None:
                 absorbed = own.absorbed
-                if document.writer is Side.HUB and _is_lie(own, peer):
+                if document.writer is Side.HUB and is_lie(own, peer):
                     absorbed = absorbed_with(absorbed, (peer.epoch, peer.vector))
                 listed = [(epoch, encode_vector(seen)) for epoch, seen in absorbed]
                 return Full(name, own.epoch, own.state, listed)
@@ -399,14 +347,6 @@ class Session:
                 return Fetch(name)
             case _:
                 return None
-
-
-def _is_lie(own: Holding, peer: Peer) -> bool:
-    """Tell whether `peer` names an epoch that a writer at `own` never reached.
-
-    Whoever put it there, the hub need not outbid it: it declares it taken in.
-    """
-    return not is_believable(peer.epoch, own.epoch)
 
 
 def _peer(message: Have) -> Peer:

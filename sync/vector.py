@@ -42,14 +42,12 @@ def decode_vector(encoded: bytes) -> dict[int, int]:
     vector: dict[int, int] = {}
     for _ in range(count):
         client = reader.uint()
-        clock = reader.uint()
-        if client in vector:
-            raise Malformed("state vector names a client twice")
-        if clock:
-            vector[client] = clock
+        vector[client] = reader.uint()
+    if len(vector) != count:
+        raise Malformed("state vector names a client twice")
     if not reader.at_end():
         raise Malformed("bytes after the state vector")
-    return vector
+    return vector if all(vector.values()) else {at: clock for at, clock in vector.items() if clock}
 
 
 def covers(vector: Vector, other: Vector) -> bool:

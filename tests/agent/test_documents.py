@@ -15,9 +15,10 @@ from sync.author import Author
 from sync.client_ids import client_id, counter_of
 from sync.documents import DocumentName, Kind, Side
 from sync.messages import Diff, Have, Open, decode_frame, in_frames
+from sync.moves import Role
 from sync.records import Ack, Deployment
 from sync.replica import Holding
-from sync.session import Role, Session
+from sync.session import Session
 from sync.stages import Stage
 from tests.fakes.clock import FakeClock
 

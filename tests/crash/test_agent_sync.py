@@ -20,9 +20,10 @@ from sync.author import Author
 from sync.client_ids import client_id
 from sync.documents import DocumentName, Kind, Side
 from sync.messages import Have, decode_frame, in_frames, vector_of
+from sync.moves import Role
 from sync.records import Deployment, encode
 from sync.replica import Holding, is_absorbed, values_of
-from sync.session import Role, Session
+from sync.session import Session
 from sync.stages import Stage, code_of
 from sync.vector import Vector, covers
 from tests.crash.agent_child import DEVICE

@@ -31,9 +31,10 @@ from sync.documents import (
     ack_key,
 )
 from sync.messages import Message, decode_frame, in_frames
+from sync.moves import Role
 from sync.records import Ack, Deployment, Fact, Running, encode, select
 from sync.replica import Holding, values_of
-from sync.session import Retry, Role, Session, Step
+from sync.session import Retry, Session, Step
 from sync.topics import TopicKind, parse_topic, presence_topic, up_topic
 from sync.transport.mqtt import MqttTransport
 from sync.transport.port import Congested, Connected, Delivery, Link, Subscription

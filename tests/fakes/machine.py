@@ -17,8 +17,9 @@ from sync.client_ids import counter_after
 from sync.documents import DocumentName, Side
 from sync.gate import Refused
 from sync.messages import Message, decode_frame
+from sync.moves import Role
 from sync.replica import Holding
-from sync.session import Role, Session, Step
+from sync.session import Session, Step
 
 Line = tuple[str, str]
 """The peer at the other end, and the device that the line is about."""

@@ -12,9 +12,10 @@ from sync.client_ids import client_id
 from sync.documents import DocumentName, Kind, Side
 from sync.manifest import Manifest
 from sync.messages import Full, Message, decode_frame, in_frames
+from sync.moves import Role
 from sync.records import Ack, Deployment, Desired, Running
 from sync.replica import Holding, values_of
-from sync.session import Retry, Role, Session, Step
+from sync.session import Retry, Session, Step
 from sync.stages import Stage, stage_of
 from sync.transport.memory import MemoryTransport
 from sync.transport.memory_broker import MemoryBroker

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from sync.client_ids import client_id
 from sync.documents import DocumentName, Kind, Side
 from sync.messages import Have, Message, decode_frame, in_frames, vector_of
+from sync.moves import Role
 from sync.replica import Holding, values_of
-from sync.session import Role
 from sync.vector import encode_vector
 from tests.fakes.machine import UPKEEP, Line, Machine, Steps
 from tests.fakes.promises import Promises

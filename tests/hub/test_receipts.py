@@ -2,8 +2,8 @@ import pytest
 
 from hub.receipts import is_covered, is_credible, judge
 from hub.store.receipts import Written
+from sync.moves import Peer
 from sync.replica import Holding
-from sync.session import Peer
 
 HUB = 2**40 + 7
 OWN = Holding(100, b"", {HUB: 50})

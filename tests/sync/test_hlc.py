@@ -2,7 +2,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.hlc import COUNTER_BITS, SKEW_MAX_MS, newer_of, observe, tick
+from sync.hlc import COUNTER_BITS, SKEW_MAX_MS, hear, newer_of, observe, tick
 
 NOW_MS = 1_790_000_000_000
 walls = st.integers(0, 2**45)
@@ -35,6 +35,22 @@ def test_a_remote_clock_in_a_far_future_is_not_believed() -> None:
     own = tick(0, NOW_MS)
     assert observe(own, (NOW_MS + SKEW_MAX_MS) << COUNTER_BITS, NOW_MS) > own
     assert observe(own, (NOW_MS + SKEW_MAX_MS + 1) << COUNTER_BITS, NOW_MS) == own
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(-(2**62), 2**62))
+def test_no_remote_clock_and_no_wall_bring_a_device_to_where_it_cannot_count_on(
+    remote: int, wall_ms: int
+) -> None:
+    clock = hear(tick(0, NOW_MS), remote)
+    for _ in range(3):
+        later = tick(clock, wall_ms)
+        assert clock < later < 2**63
+        clock = later
+
+
+def test_a_device_that_woke_up_in_1970_follows_the_clock_of_its_hub() -> None:
+    remote = tick(0, NOW_MS)
+    assert tick(hear(tick(0, 0), remote), 0) == remote + 1
 
 
 @given(records, records)

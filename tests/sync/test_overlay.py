@@ -83,3 +83,9 @@ def test_the_wish_that_counts_does_not_depend_on_the_order_of_the_documents(
 ) -> None:
     found = [latest(each) for each in permutations(wishes)]
     assert len({(wish.clock, wish.writer) if wish is not None else None for wish in found}) == 1
+
+
+def test_taking_back_the_wish_for_a_group_leaves_an_older_one_for_the_device_standing() -> None:
+    for_device, for_group = Desired(5, "1"), Desired(9, None)
+    assert latest([for_group, for_device]) == for_device
+    assert latest([for_group, Desired(3, None)]) == for_group

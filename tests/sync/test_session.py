@@ -17,19 +17,16 @@ from sync.messages import (
     Refuse,
     Whole,
 )
+from sync.moves import Move, Peer, Role, next_move
 from sync.replica import DOCUMENT_BYTES_MAX, EPOCH_LEAP_MAX, Holding, digest_of, fresh, values_of
 from sync.session import (
     REFUSED_PAUSE_S,
     SILENT_TRIES_MAX,
     UPHEAVAL_WINDOW_S,
     UPHEAVALS_MAX,
-    Move,
-    Peer,
     Retry,
-    Role,
     Session,
     Step,
-    next_move,
 )
 from sync.vector import encode_vector, tag_of
 

@@ -45,6 +45,7 @@ def test_a_client_that_wrote_nothing_is_left_out() -> None:
         (b"\x01\x05", "too early"),
         (b"\x00\x00", "after the state vector"),
         (b"\x02\x01\x05\x01\x06", "twice"),
+        (b"\x02\x01\x00\x01\x06", "twice"),
         (b"\x81\x02", "257 clients"),
         (b"\xff\xff\xff\xff\xff\xff\xff\x0f", "clients"),
     ],
