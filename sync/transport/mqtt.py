@@ -251,16 +251,29 @@ class MqttTransport:
     async def _leave(self, connection: Connection) -> None:
         if not connection.live:
             return
+        # Not `asyncio.timeout`: before Python 3.11.4 it does not end in a task that was cancelled,
+        # and being cancelled is how one usually leaves.
+        goodbye = asyncio.ensure_future(connection.farewell())
         try:
-            async with asyncio.timeout(self._link.close_max_s):
-                await connection.farewell()
-        except (TimeoutError, TransportError) as failure:
-            logger.warning(
-                "left the broker at %s:%d without a goodbye, its will is published instead: %s",
-                self._link.host,
-                self._link.port,
-                str(failure) or f"no answer within {self._link.close_max_s} s",
-            )
+            await asyncio.wait({goodbye}, timeout=self._link.close_max_s)
+        finally:
+            answered = goodbye.done()
+            goodbye.cancel()
+        if answered:
+            failure = goodbye.exception()
+            if failure is None:
+                return
+            if not isinstance(failure, TransportError):
+                raise failure
+            why = str(failure)
+        else:
+            why = f"no answer within {self._link.close_max_s} s"
+        logger.warning(
+            "left the broker at %s:%d without a goodbye, its will is published instead: %s",
+            self._link.host,
+            self._link.port,
+            why,
+        )
 
     def _announce(self, birth: Birth | None) -> tuple[str, Birth] | None:
         if birth is None or self._presence is None:
