@@ -22,8 +22,15 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, Protocol
 
-ENTRIES_MAX: Final = 100_000
-NAME_BYTES_MAX: Final = 1024
+ENTRIES_MAX: Final = 50_000
+"""Most files, folders and links of a tree: as many as a release is built with."""
+
+NAME_BYTES_MAX: Final = 1000
+"""Longest name with its folders, and longest target of a link."""
+
+ENTRY_BYTES_MAX: Final = 8 * 512
+"""What the headers and padding of one entry take at most, beside its content."""
+
 CHUNK_BYTES: Final = 128 * 1024
 
 READ_BYTES_MAX: Final = 1024 * 1024
@@ -36,8 +43,6 @@ XZ_MEMORY_BYTES_MAX: Final = 96 * 1024 * 1024
 _FILE_MODE: Final = 0o644
 _PROGRAM_MODE: Final = 0o755
 _FOLDER_MODE: Final = 0o755
-_BLOCK_BYTES: Final = 512
-
 _MODIFIED_S_MAX: Final = 2**33
 """Year 2242; what a header may claim beyond it, some file systems cannot keep."""
 
@@ -75,8 +80,7 @@ def unpack(archive: Path, into: Path, *, bytes_max: int) -> None:
 
 
 def _unpack(content: "_Readable", into: Path, bytes_max: int) -> None:
-    # Headers and padding come to a few blocks an entry.
-    stream: Any = _Forward(content, bytes_max + ENTRIES_MAX * 4 * _BLOCK_BYTES)
+    stream: Any = _Forward(content, bytes_max + ENTRIES_MAX * ENTRY_BYTES_MAX)
     names = _Names()
     left_bytes = bytes_max
     with tarfile.open(fileobj=stream, mode="r:") as tar:
@@ -220,6 +224,8 @@ class _Names:
             if self._written.setdefault(alike, written) != written:
                 other = self._written[alike]
                 raise BadArchive(f"{written[:80]!r} and {other[:80]!r} differ in case only")
+            if len(self._written) > ENTRIES_MAX:  # folders that are only named count as well
+                raise TooLarge(f"the tree has more than {ENTRIES_MAX} entries")
             if part != name and written in self._placed and written not in self._folders:
                 raise BadArchive(f"{str(name)[:80]!r} lies below something that is no folder")
             if part != name:

@@ -2,6 +2,7 @@ import gzip
 import lzma
 import os
 import stat
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from firmware_hooks import archive
 from firmware_hooks.archive import BadArchive, TooLarge, unpack
+from hub import release_build
 from tests.firmware_hooks.trees import Entry, file, folder, link, packed, special, tar
 
 BYTES_MAX = 1_000_000
@@ -140,11 +142,96 @@ def test_a_bomb_is_refused_without_being_unpacked(how: str, into: Path) -> None:
     assert names_in(into) == set()
 
 
+TAR = ("tar", "--create", "--file", "-")
+
+REAL: dict[str, tuple[str, ...]] = {
+    "sparse in the manner of GNU": (*TAR, "-S", "--format=gnu", "sparse"),
+    "sparse in the manner of pax 0.0": (
+        *TAR,
+        "--format=pax",
+        "-S",
+        "--sparse-version=0.0",
+        "sparse",
+    ),
+    "sparse in the manner of pax 0.1": (
+        *TAR,
+        "--format=pax",
+        "-S",
+        "--sparse-version=0.1",
+        "sparse",
+    ),
+    "sparse in the manner of pax 1.0": (
+        *TAR,
+        "--format=pax",
+        "-S",
+        "--sparse-version=1.0",
+        "sparse",
+    ),
+    "a hard link": (*TAR, "one", "two"),
+    "a pipe": (*TAR, "pipe"),
+    "an absolute name": (*TAR, "--absolute-names", "--transform=s,^,/,", "one"),
+    "a name that leads out": (*TAR, "--absolute-names", "--transform=s,^,../,", "one"),
+    "a link that leads out": (*TAR, "out"),
+    "names that differ in case": (*TAR, "--hard-dereference", "one", "ONE"),
+    "a label": (*TAR, "--format=gnu", "--label=name", "one"),
+    "a dump of folders": (*TAR, "--format=gnu", "--listed-incremental=state", "folder"),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_a_real_tar_can_write_and_a_device_does_not_take_is_refused(
+    name: str, tmp_path: Path, into: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "one").write_bytes(b"1")
+    (source / "ONE").write_bytes(b"1")
+    (source / "two").hardlink_to(source / "one")
+    (source / "folder").mkdir()
+    (source / "out").symlink_to("../outside")
+    os.mkfifo(source / "pipe")
+    with (source / "sparse").open("wb") as hole:
+        hole.truncate(10**12)
+        hole.seek(10**9)
+        hole.write(b"x")
+    made = subprocess.run(REAL[name], cwd=source, capture_output=True, check=True).stdout
+    assert len(made) < 100_000
+
+    with pytest.raises(BadArchive):
+        unpack_bytes(made, into, bytes_max=10**13)
+
+    assert names_in(tmp_path / "outside") == set()
+    assert names_in(into) <= {"one"}
+
+
+def test_a_device_takes_every_tree_that_a_release_can_be_built_of() -> None:
+    assert archive.ENTRIES_MAX >= release_build.ENTRIES_MAX_COUNT
+    assert archive.NAME_BYTES_MAX >= release_build.NAME_BYTES_MAX
+
+
+def test_the_longest_names_fit_what_one_entry_may_take(into: Path) -> None:
+    name = "/".join(["é" * 120] * 4)
+    entries = [link(f"{name}{number}", "x" * archive.NAME_BYTES_MAX) for number in range(10)]
+    empty = len(tar())
+
+    assert len(tar(*entries)) - empty <= 10 * archive.ENTRY_BYTES_MAX
+    unpack_bytes(tar(*entries), into)
+
+
 def test_too_many_entries_are_refused(into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "ENTRIES_MAX", 3)
 
     with pytest.raises(TooLarge):
         unpack_bytes(tar(*(file(f"f{number}") for number in range(4))), into)
+
+
+def test_folders_that_are_only_named_count_as_entries(
+    into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "ENTRIES_MAX", 100)
+
+    with pytest.raises(TooLarge):
+        unpack_bytes(tar(*(file(f"{number}/" + "a/" * 40 + "x") for number in range(3))), into)
 
 
 def _with_size(kind: bytes, size: bytes) -> bytes:
