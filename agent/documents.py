@@ -74,6 +74,9 @@ class Documents:
         self.has_met_hub = False
         """Whether the hub's side of our document is known: that a device with an empty disk has not
         acknowledged a deployment says nothing before the hub said what it holds."""
+        self.has_caught_up = False
+        """Whether the hub and this start have agreed on our document: what is stored here may be an
+        older copy, which a hub that is out of reach cannot tell us."""
         self.offence_count = 0
         """Frames and messages that were refused since the start."""
 
@@ -121,6 +124,23 @@ class Documents:
             stage_of(key[len(prefix) :]) for key in self._author.values() if key.startswith(prefix)
         }
         return {stage for stage in found if stage is not None}
+
+    def is_later(self, deployment: str, other: str) -> bool:
+        """Tell whether one deployment was acknowledged after another, as far as can be known.
+
+        Between two boots only the wall clock can say.
+        """
+        found = [self._ended(each) for each in (deployment, other)]
+        mine, theirs = found
+        if mine is None or theirs is None:
+            return mine is not None
+        if mine.boot == theirs.boot:
+            return mine.boottime_ms > theirs.boottime_ms
+        return mine.wall_ms > theirs.wall_ms
+
+    def _ended(self, deployment: str) -> Ack | None:
+        key = names.ack_key(deployment, code_of(Stage.ACKNOWLEDGED))
+        return records.select(Ack, key, self._author.values()).get("")
 
     @property
     def settled(self) -> bool:
@@ -234,8 +254,8 @@ class Documents:
                 self._offended(step.offence)
             news = news or any(followed.changed for followed in step.store.values())
             replies += await self._carry_out(step)
-        if not self.has_met_hub and self.settled:
-            self.has_met_hub = news = True
+        if not self.has_caught_up and self.settled:
+            self.has_met_hub = self.has_caught_up = news = True
         return replies, news
 
     async def _acknowledge(self, deployment: str, stage: Stage, reason: str, detail: str) -> bool:

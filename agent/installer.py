@@ -6,7 +6,7 @@ is decided in `agent.install`; how a tree or image is put in place in `firmware_
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -21,6 +21,7 @@ from agent.health import Verdict
 from agent.install import DONE, UNTOUCHED, Event, State, after, exhausted
 from agent.journal import Journal, moved
 from agent.log import say
+from agent.plan import Runs
 from agent.releases import Release, Releases, calls
 from agent.report import Report
 from agent.settings import Settings
@@ -104,33 +105,54 @@ class InstallEngine:
 
         Components whose switch is in doubt are left out; their install goes on and reports.
         """
-        for component in await in_thread(self._releases.components, "releases"):
+        reported = self._report.known()
+        kept = await in_thread(self._releases.components, "releases")
+        for component in sorted({*kept, *reported}):
             journal = self._journals.get(component)
             if journal is not None and journal.at not in DONE | UNTOUCHED:
                 continue
             release = await in_thread(partial(self._releases.running, component), "releases")
             if release is None:
+                if component in reported and reported[component].version:
+                    await self._report.unproven(component)
                 continue
             self.activity = f"checking {component} {release.manifest.version}"
             verdict = await self._releases.trial(release, self._clock.mono_s)
-            await self._report.tried(release, verdict, self._report.deployment_of(release))
+            brought_by = self._report.deployment_of(component, release.digest)
+            await self._report.tried(release, verdict, brought_by)
         self.activity = "idle"
+
+    async def runs(self, components: Iterable[str]) -> dict[str, Runs]:
+        """Return what runs of these components, by the word of their installers now."""
+        found = {}
+        for component in components:
+            release = await in_thread(partial(self._releases.running, component), "releases")
+            digest = b"" if release is None else release.digest
+            brought_by = self._report.deployment_of(component, digest)
+            found[component] = Runs(digest, brought_by, self._journals.get(component))
+        return found
 
     async def install(self, wish: Wish, still_wanted: StillWanted) -> None:
         """Bring a deployment to its end, whatever that is. Returns when the end is durable."""
-        record = wish.record
-        known = self._journals.get(record.component)
+        known = self._journals.get(wish.record.component)
         if known is None or known.deployment != wish.deployment:
-            known = Journal(
-                wish.deployment,
-                record.component,
-                record.version,
-                record.manifest,
-                b"",
-                State.FETCHING.value,
-                manifest_bytes=record.manifest_bytes,
-            )
+            known = journals.begun(wish)
         await self.go_on(known, still_wanted)
+
+    async def install_again(self, wish: Wish, still_wanted: StillWanted) -> None:
+        """Install a deployment that was acknowledged and whose release runs no more."""
+        last = self._journals.get(wish.record.component)
+        is_known = last is not None and last.deployment == wish.deployment
+        count = last.again if last is not None and is_known else 0
+        say(
+            logger,
+            "install_again",
+            level=logging.WARNING,
+            deployment=wish.deployment,
+            component=wish.record.component,
+            count=count + 1,
+        )
+        await self.go_on(journals.begun(wish, again=count + 1), still_wanted)
 
     async def go_on(self, journal: Journal, still_wanted: StillWanted) -> None:
         """Take up an install, also one that was interrupted, and bring it to its end."""
@@ -276,9 +298,9 @@ class InstallEngine:
         if not journal.manifest:
             return journal, Event.RETURNED  # nothing was ever staged
         failed = self._release(journal)
-        runs: bytes | None = journal.digest
-        if journal.before != journal.digest:
-            runs = await calls(partial(failed.installer.roll_back, journal.digest))
+        if journal.before == journal.digest:
+            return await self._stay(journal, failed)
+        runs = await calls(partial(failed.installer.roll_back, journal.digest))
         if runs is None:
             await self._report.unproven(journal.component)
             return journal, Event.RETURNED
@@ -289,12 +311,23 @@ class InstallEngine:
             return journal, Event.RETURNED
         await self._releases.restart(release)
         verdict = await self._releases.trial(release, self._clock.mono_s)
-        await self._report.tried(release, verdict, "")
+        brought_by = self._report.deployment_of(journal.component, release.digest)
+        await self._report.tried(release, verdict, brought_by)
         return journal, Event.RETURNED
+
+    async def _stay(self, journal: Journal, release: Release) -> tuple[Journal, Event]:
+        """Leave what ran before it was deployed again: what ran before that may be no better."""
+        verdict = await self._releases.trial(release, self._clock.mono_s)
+        brought_by = self._report.deployment_of(journal.component, journal.digest)
+        await self._report.tried(release, verdict, brought_by)
+        detail = f"{journal.detail}; it ran before and stays"[-200:]
+        return msgspec.structs.replace(journal, detail=detail), Event.RETURNED
 
     async def _finish(self, journal: Journal) -> None:
         """Acknowledge the end and clear away. Repeated harmlessly after a crash."""
         stage = _ENDS.get(journal.at) or Stage(journal.reason)
+        if journal.at is State.ROLLED_BACK and journal.before == journal.digest:
+            stage = Stage.FAILED  # nothing was gone back to
         if stage is not Stage.ACKNOWLEDGED and not allows(
             self._documents.stages(journal.deployment), stage
         ):

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from agent.desired import Wish
 from agent.install import STORED, State, stored_state
 
 
@@ -23,11 +24,28 @@ class Journal(msgspec.Struct, frozen=True, array_like=True):
     """Length of the manifest, as the deployment says; 0 if it is not known."""
     before: bytes = b""
     """Digest of what ran when the switch was about to be thrown; empty if nothing did."""
+    again: int = 0
+    """How often the deployment was installed again after it had been acknowledged."""
 
     @property
     def at(self) -> State:
         """Where it stands."""
         return stored_state(self.state)
+
+
+def begun(wish: Wish, *, again: int = 0) -> Journal:
+    """Return the journal of an install of which nothing was done yet."""
+    record = wish.record
+    return Journal(
+        wish.deployment,
+        record.component,
+        record.version,
+        record.manifest,
+        b"",
+        STORED[State.FETCHING],
+        manifest_bytes=record.manifest_bytes,
+        again=again,
+    )
 
 
 def moved(journal: Journal, state: State) -> Journal:

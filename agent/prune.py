@@ -12,7 +12,8 @@ from sync.records import Ack, BadRecord, Conflict, Local
 from sync.stages import is_final, stage_of
 
 DEPLOYMENTS_MAX: Final = 40
-"""Finished deployments whose acknowledgements stay, newest first."""
+"""Finished deployments whose acknowledgements stay, newest first; and as many of those that were
+never finished here and that the hub's documents no longer hold."""
 
 
 def prune(values: Mapping[str, bytes], *, wished: Collection[str] = ()) -> dict[str, bytes]:
@@ -35,13 +36,18 @@ def prune(values: Mapping[str, bytes], *, wished: Collection[str] = ()) -> dict[
         newest[deployment] = max(newest.get(deployment, 0), made_ms)
         if _is_end(code):
             finished.add(deployment)
-    by_age = sorted(finished, key=lambda deployment: (-newest[deployment], deployment))
-    old = set(by_age[DEPLOYMENTS_MAX:])
+    left = newest.keys() - finished - set(wished)
+    old = _oldest(finished, newest) | _oldest(left, newest)
     return {
         key: value
         for key, value in values.items()
         if not _is_settled(key, value) and not _is_dropped(key, old, wished)
     }
+
+
+def _oldest(deployments: Collection[str], newest: Mapping[str, int]) -> set[str]:
+    by_age = sorted(deployments, key=lambda deployment: (-newest[deployment], deployment))
+    return set(by_age[DEPLOYMENTS_MAX:])
 
 
 def _is_dropped(key: str, old: Collection[str], wished: Collection[str]) -> bool:

@@ -11,7 +11,7 @@ from agent.health import Verdict
 from agent.releases import Release
 from sync import documents as names
 from sync import records
-from sync.records import BadRecord, Running
+from sync.records import Running
 
 NO_DIGEST: Final = b"\0" * 32
 
@@ -43,14 +43,14 @@ class Report:
         now = self._clock.stamp()
         await self._write(component, Running("", digest, now.boot, now.boottime_ms, healthy=False))
 
-    def deployment_of(self, release: Release) -> str:
+    def deployment_of(self, component: str, digest: bytes) -> str:
         """Return the deployment that brought a release, as was reported when it came."""
-        key = names.VERSION + release.manifest.component
-        try:
-            known = records.decode_as(Running, key, self._documents.reported()[key])
-        except (KeyError, BadRecord):
-            return ""
-        return known.deployment if known.release == release.digest else ""
+        known = self.known().get(component)
+        return known.deployment if known is not None and known.release == digest else ""
+
+    def known(self) -> dict[str, Running]:
+        """Return what was reported last, by component."""
+        return records.select(Running, names.VERSION, self._documents.reported())
 
     async def _write(self, component: str, running: Running) -> None:
         await self._documents.write({names.VERSION + component: records.encode(running)})

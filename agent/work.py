@@ -12,7 +12,7 @@ from typing import Final
 from agent.desired import Wish, standing, wishes
 from agent.documents import Documents
 from agent.installer import InstallEngine
-from agent.plan import Act, Step, end_of, plan
+from agent.plan import Act, Step, astray, end_of, end_of_again, end_of_gone, gone, plan
 from agent.settings import Settings
 from agent.store import StoreError
 from sync.stages import Stage
@@ -39,7 +39,10 @@ class Work:
         self._documents = documents
         self._engine = engine
         self._on_written = on_written
+        self._install_again_max = settings.install_attempts_max
         self._wake = asyncio.Event()
+        self._seen: dict[str, Wish] = {}
+        """What was wished when it was last looked at: what is missing since then has ended."""
 
     def wake(self) -> None:
         """There may be something new to do, or the hub may be within reach again."""
@@ -61,13 +64,21 @@ class Work:
             StoreError: Not all of it was written; it is tried again with the next work.
         """
         for step in self._plan():
-            if step.act is Act.ACKNOWLEDGE and await self._documents.acknowledge(
-                step.wish.deployment, step.stage
-            ):
-                self._on_written()
+            if step.act is Act.ACKNOWLEDGE:
+                await self._acknowledge(step)
+        current = self._wishes()
+        for step in gone(self._seen, current):
+            if step.wish.deployment not in self._under_way():
+                await self._acknowledge(step)
+        self._seen = {wish.deployment: wish for wish in current}
+
+    async def _acknowledge(self, step: Step) -> None:
+        if await self._documents.acknowledge(step.wish.deployment, step.stage):
+            self._on_written()
 
     async def _begin(self) -> None:
         await self._engine.load()
+        self._seen = {wish.deployment: wish for wish in self._wishes()}
         await self._engine.finish_ended()
         await self._engine.observe()
         self._on_written()
@@ -89,18 +100,43 @@ class Work:
                 ),
                 None,
             )
-            if wish is None:
+            if wish is not None:
+                tried.add(wish.deployment)
+                if not await self._engine.adopt_running(wish):
+                    await self._engine.install(wish, self._still_wanted)
+                self._on_written()
+            elif not await self._bring_back(tried):
                 return
-            tried.add(wish.deployment)
-            if not await self._engine.adopt_running(wish):
-                await self._engine.install(wish, self._still_wanted)
-            self._on_written()
+
+    async def _bring_back(self, tried: set[str]) -> bool:
+        """Install one release again that ought to run and does not; False if there is none."""
+        if not self._documents.has_caught_up:
+            return False
+        wishes = self._wishes()
+        lost = astray(
+            wishes,
+            self._documents.stages,
+            await self._engine.runs({wish.record.component for wish in wishes}),
+            is_later=self._documents.is_later,
+            again_max=self._install_again_max,
+        )
+        wish = next((each for each in lost if each.deployment not in tried), None)
+        if wish is None:
+            return False
+        tried.add(wish.deployment)
+        await self._engine.install_again(wish, self._still_wanted)
+        self._on_written()
+        return True
 
     def _plan(self) -> list[Step]:
         if not self._documents.has_met_hub:
             return []
-        under_way = {journal.deployment for journal in self._engine.unfinished()}
-        return plan(self._wishes(), self._documents.stages, self._documents.hub_ms, under_way)
+        return plan(
+            self._wishes(), self._documents.stages, self._documents.hub_ms, self._under_way()
+        )
+
+    def _under_way(self) -> set[str]:
+        return {journal.deployment for journal in self._engine.unfinished()}
 
     def _wishes(self) -> list[Wish]:
         return wishes(self._documents.wanted(), self._labels)
@@ -110,9 +146,9 @@ class Work:
         mine = next((wish for wish in known if wish.deployment == deployment), None)
         counting = standing(known).get(component)
         if mine is None:
-            # The hub's document was begun anew without it. What was asked for is still asked for,
-            # unless something else has taken its place.
-            return None if counting is None else Stage.SUPERSEDED
+            return end_of_gone(counting)  # the hub's document was begun anew without it
+        if Stage.ACKNOWLEDGED in self._documents.stages(deployment):
+            return end_of_again(mine, known, self._documents.stages, self._documents.hub_ms)
         return end_of(mine, counting, self._documents.hub_ms)
 
     async def _persistently(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sync.stages import Stage, is_final
-from tests.agent.agents import ALL_STAGES, NOWHERE, Device, lamp
+from sync.transport.memory_broker import MemoryBroker
+from tests.agent.agents import ALL_STAGES, DEVICE, NOWHERE, Device, lamp
 from tests.fakes.blobs import Blobs
 from tests.fakes.small_hub import SmallHub
 
@@ -246,3 +247,42 @@ async def test_a_health_command_of_a_release_speaks_for_nobody_else(
 
     assert hub.stages("dfirst") == ALL_STAGES
     assert (device.folder / "state" / "components" / "lamp" / "seen").exists()
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["taken back", "replaced"])
+async def test_a_deployment_that_vanishes_from_the_hub_s_document_ends_and_nothing_of_it_goes_on(
+    device: Device, hub: SmallHub, broker: MemoryBroker, *, replaced: bool
+) -> None:
+    device.hub_url = NOWHERE
+    end = Stage.SUPERSEDED if replaced else Stage.CANCELLED
+    async with device.up():
+        hub.deploy("dbegun", lamp("1.0.0")[0])
+        hub.deploy("dwaits", lamp("1.0.0", component="pump")[0])
+        await hub.until(lambda: hub.stages("dwaits") == [Stage.DELIVERED])
+        broker.partition(DEVICE)
+        if replaced:
+            for component in ("lamp", "pump"):
+                hub.deploy(f"dnew{component}", lamp("2.0.0", component=component)[0])
+        hub.forget("dbegun", "dwaits")
+        broker.heal(DEVICE)
+        await hub.until(lambda: end in hub.stages("dbegun") and end in hub.stages("dwaits"))
+
+    assert hub.stages("dbegun") == hub.stages("dwaits") == [Stage.DELIVERED, end]
+
+
+async def test_an_install_whose_deployment_vanished_while_the_device_was_off_is_not_taken_up(
+    device: Device, hub: SmallHub
+) -> None:
+    url, device.hub_url = device.hub_url, NOWHERE
+    async with device.up():
+        hub.deploy("dbegun", lamp("1.0.0")[0])
+        await hub.until(lambda: hub.stages("dbegun") == [Stage.DELIVERED])
+    hub.forget("dbegun")
+    async with device.up():
+        await hub.until(lambda: Stage.CANCELLED in hub.stages("dbegun"))
+    device.hub_url = url
+    async with device.up():
+        hub.deploy("dnext", lamp("1.0.0")[0])
+        await hub.until(lambda: Stage.FAILED in hub.stages("dnext"))
+
+    assert device.runs() is None

@@ -1,14 +1,14 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from agent.desired import Wish, wishes
-from agent.plan import Act, end_of, plan
-from sync import records
-from sync.documents import DocumentName, Kind
+import pytest
+
+from agent.desired import Wish
+from agent.install import STORED, State
+from agent.journal import Journal
+from agent.plan import Act, Runs, astray, end_of, end_of_again, gone, plan
 from sync.records import Deployment
 from sync.stages import Stage
 
-DES = DocumentName(Kind.DESIRED, "lamp-1")
-GROUP = DocumentName(Kind.GROUP, "all")
 HUB_MS = 1_000_000
 
 
@@ -81,36 +81,148 @@ def test_cancelled_counts_before_superseded_and_superseded_before_expired() -> N
     assert end_of(Wish("done", record(1, expires_ms=1)), latest, HUB_MS) is Stage.SUPERSEDED
 
 
-def stored(**deployments: Deployment) -> dict[str, bytes]:
-    return {f"r/{name}": records.encode(each) for name, each in deployments.items()}
-
-
-def test_wishes_of_all_documents_come_in_the_order_in_which_they_were_asked_for() -> None:
-    values = {DES: stored(dtwo=record(5)), GROUP: stored(done=record(3), dnine=record(9))}
-
-    assert [wish.deployment for wish in wishes(values, {})] == ["done", "dtwo", "dnine"]
-
-
-def test_a_deployment_that_selects_other_devices_is_not_ours() -> None:
-    values = {GROUP: stored(ours=record(1, where="site=s7"), theirs=record(2, where="site=s8"))}
-
-    assert [wish.deployment for wish in wishes(values, {"site": "s7"})] == ["ours"]
-
-
-def test_a_selector_that_this_agent_cannot_read_selects_nothing() -> None:
-    values = {GROUP: stored(done=record(1, where="site ~ [from the future]"))}
-
-    assert wishes(values, {"site": "s7"}) == []
-
-
-def test_a_deployment_whose_names_are_no_names_or_whose_record_is_broken_is_left_out() -> None:
-    values = {
-        DES: {
-            **stored(fine=record(1)),
-            "r/../../etc": records.encode(record(2)),
-            "r/path": records.encode(record(3, component="../../etc")),
-            "r/broken": b"\xc1",
-        }
+def test_a_wish_that_the_hub_no_longer_holds_ends_as_superseded_or_as_taken_back() -> None:
+    before = {
+        "done": Wish("done", record(1)),
+        "dpump": Wish("dpump", record(2, component="pump")),
+        "dstays": Wish("dstays", record(3)),
     }
+    ends = gone(before, [before["dstays"]])
 
-    assert [wish.deployment for wish in wishes(values, {})] == ["fine"]
+    assert [(step.wish.deployment, step.stage) for step in ends] == [
+        ("done", Stage.SUPERSEDED),
+        ("dpump", Stage.CANCELLED),
+    ]
+
+
+ONE, TWO = b"1" * 32, b"2" * 32
+ACKED = {Stage.DELIVERED, Stage.ACKNOWLEDGED}
+UNDONE = {Stage.DELIVERED, Stage.ROLLED_BACK}
+AGAIN_MAX = 3
+
+
+def wish(name: str, order: int, release: bytes, *, cancelled: bool = False) -> Wish:
+    return Wish(name, Deployment(order, "lamp", "1.0", release, 100, cancelled=cancelled))
+
+
+FIRST, SECOND = wish("dfirst", 1, ONE), wish("dsecond", 2, TWO)
+
+
+def last(deployment: str, state: State = State.COMMITTED, again: int = 0) -> Journal:
+    return Journal(deployment, "lamp", "1.0", ONE, b"", STORED[state], again=again)
+
+
+def again(
+    wishes: Sequence[Wish],
+    known: Mapping[str, set[Stage]],
+    runs: Runs,
+    later: Callable[[str, str], bool] = lambda _one, _other: False,
+) -> list[str]:
+    found = astray(
+        wishes,
+        lambda name: known.get(name, set()),
+        {"lamp": runs},
+        is_later=later,
+        again_max=AGAIN_MAX,
+    )
+    return [each.deployment for each in found]
+
+
+BOTH = {"dfirst": ACKED, "dsecond": ACKED}
+
+
+@pytest.mark.parametrize(
+    ("wishes", "known", "runs", "due"),
+    [
+        ([FIRST, SECOND], BOTH, Runs(TWO, "dsecond"), []),
+        ([FIRST, SECOND], BOTH, Runs(TWO, ""), []),
+        ([FIRST, SECOND], BOTH, Runs(ONE, "dfirst"), ["dsecond"]),
+        ([FIRST, SECOND], BOTH, Runs(b"", ""), ["dsecond"]),
+        ([FIRST, SECOND], {"dfirst": ACKED, "dsecond": UNDONE}, Runs(ONE, "dfirst"), []),
+        ([FIRST, SECOND], {"dfirst": ACKED, "dsecond": UNDONE}, Runs(TWO, ""), ["dfirst"]),
+        ([FIRST, SECOND], {"dsecond": UNDONE}, Runs(b"", ""), []),
+        ([FIRST], {}, Runs(b"", ""), []),
+        ([], {}, Runs(ONE, "dgone"), []),
+    ],
+    ids=[
+        "the newest runs",
+        "the newest runs, brought by nobody knows whom",
+        "an older one runs",
+        "nothing runs",
+        "the newest failed and the one before runs",
+        "the newest failed and runs all the same",
+        "none was ever acknowledged",
+        "the only one is yet to be installed",
+        "nothing is wished",
+    ],
+)
+def test_the_newest_acknowledged_deployment_is_installed_again_when_something_else_runs(
+    wishes: list[Wish], known: dict[str, set[Stage]], runs: Runs, due: list[str]
+) -> None:
+    assert again(wishes, known, runs) == due
+
+
+@pytest.mark.parametrize(
+    ("running", "due"), [(TWO, []), (ONE, []), (b"", ["dfirst"])], ids=["it", "older", "nothing"]
+)
+def test_cancelling_an_acknowledged_deployment_touches_nothing_that_runs_and_it_never_comes_back(
+    running: bytes, due: list[str]
+) -> None:
+    wishes = [FIRST, wish("dsecond", 2, TWO, cancelled=True)]
+
+    assert again(wishes, BOTH, Runs(running, "")) == due
+
+
+@pytest.mark.parametrize(
+    ("journal", "due"),
+    [
+        (last("dfirst"), ["dfirst"]),
+        (last("dfirst", again=AGAIN_MAX - 1), ["dfirst"]),
+        (last("dfirst", again=AGAIN_MAX), []),
+        (last("dfirst", State.WITHDRAWN, again=1), ["dfirst"]),
+        (last("dfirst", State.FAILED, again=1), []),
+        (last("dfirst", State.ROLLED_BACK, again=1), []),
+        (last("dfirst", State.STUCK, again=1), []),
+        (last("dfirst", State.TRIAL, again=1), []),
+        (last("dother", State.ROLLED_BACK), ["dfirst"]),
+        (last("dother", State.TRIAL), []),
+    ],
+)
+def test_what_ended_badly_or_was_done_too_often_is_not_installed_again(
+    journal: Journal, due: list[str]
+) -> None:
+    assert again([FIRST], {"dfirst": ACKED}, Runs(TWO, "", journal)) == due
+
+
+@pytest.mark.parametrize("is_later", [True, False])
+def test_what_a_forgotten_deployment_brought_stays_if_it_is_the_later_one(
+    *, is_later: bool
+) -> None:
+    due = again([FIRST], {"dfirst": ACKED}, Runs(TWO, "dgone"), lambda _mine, _other: is_later)
+
+    assert due == ([] if is_later else ["dfirst"])
+
+
+@pytest.mark.parametrize(
+    ("wishes", "known", "end"),
+    [
+        ([FIRST], {}, None),
+        ([FIRST, SECOND], {}, Stage.SUPERSEDED),
+        ([FIRST, SECOND], {"dsecond": {Stage.DELIVERED}}, Stage.SUPERSEDED),
+        ([FIRST, SECOND], {"dsecond": UNDONE}, None),
+        ([FIRST, wish("dsecond", 2, TWO, cancelled=True)], {}, None),
+        ([wish("dfirst", 1, ONE, cancelled=True)], {}, Stage.CANCELLED),
+    ],
+)
+def test_an_install_that_is_done_again_gives_way_only_to_one_that_is_yet_to_come(
+    wishes: list[Wish], known: dict[str, set[Stage]], end: Stage | None
+) -> None:
+    found = end_of_again(wishes[0], wishes, lambda name: known.get(name, set()), HUB_MS)
+
+    assert found is end
+
+
+def test_an_install_that_is_done_again_does_not_expire() -> None:
+    old = Wish("done", record(1, expires_ms=1))
+
+    assert end_of_again(old, [old], lambda _name: ACKED, HUB_MS) is None

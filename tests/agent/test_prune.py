@@ -33,6 +33,18 @@ def test_a_deployment_under_way_stays_however_old_it_is() -> None:
     assert {"a/d0/D", "a/d0/V"} <= prune(values).keys()
 
 
+def test_of_deployments_that_never_ended_and_that_nobody_wishes_for_the_newest_stay() -> None:
+    values: dict[str, bytes] = {}
+    for number in range(DEPLOYMENTS_MAX + 5):
+        values |= ended(number, code="V")
+
+    kept = prune(values, wished={"d0"})
+
+    assert {"a/d0/D", "a/d0/V"} <= kept.keys()
+    assert not {"a/d1/V", "a/d4/V"} & kept.keys()
+    assert "a/d5/V" in kept
+
+
 def test_a_finished_deployment_that_the_hub_still_wishes_for_stays_or_it_would_look_new() -> None:
     values: dict[str, bytes] = {}
     for number in range(DEPLOYMENTS_MAX + 5):

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from sync import documents as names
 from sync import records, topics
@@ -39,7 +39,8 @@ class SmallHub:
         self.anchors: list[tuple[int, int]] = []
         self.now_ms = 1_800_000_000_000
         self._order = 0
-        self._author = Author(None, client_id=client_id(Side.HUB, 1, 1))
+        self._author = Author(None, client_id=client_id(Side.HUB, 1, 1), prune=self._unforgotten)
+        self._forgotten: set[str] = set()
         self._group = Author(None, client_id=client_id(Side.HUB, 1, 1))
         self._session = Session(
             device,
@@ -83,6 +84,15 @@ class SmallHub:
     def wish(self, key: str, value: object, *, clock: int = 1, saw: int = 0) -> None:
         text = None if value is None else json.dumps(value)
         self._write({names.DESIRED + key: records.encode(Desired(clock, text, saw))}, group=False)
+
+    def forget(self, *deployments: str) -> None:
+        """Begin the device's desired document anew without these."""
+        self._forgotten |= {names.DEPLOYMENT + each for each in deployments}
+        self._author.reset()
+        self._write({}, group=False)
+
+    def _unforgotten(self, values: Mapping[str, bytes]) -> dict[str, bytes]:
+        return {key: value for key, value in values.items() if key not in self._forgotten}
 
     def say_born(self, run: str = RUN) -> None:
         birth = json.dumps({"online": True, "birth": 1, "run": run}).encode()
@@ -175,7 +185,8 @@ class SmallHub:
 
     def _write(self, entries: dict[str, bytes], *, group: bool) -> None:
         if not group:
-            self._author.write(entries)
+            if entries:
+                self._author.write(entries)
             now = self._mono_s()
             if self._transport.connected:
                 self._publish(self._session.opened(self._shelf, now).send)
