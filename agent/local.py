@@ -10,7 +10,6 @@ Answers carry `"ok": true`, or `"ok": false` and `"error"`.
 """
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -27,6 +26,9 @@ LINE_BYTES_MAX: Final = 16 * 1024
 CLIENTS_MAX: Final = 32
 IDLE_S: Final = 300.0
 """A client that says nothing for so long is let go, unless it watches."""
+
+CLOSE_S: Final = 5.0
+"""How long a client that is let go may take to read its last answer."""
 
 MODE: Final = 0o660
 
@@ -75,7 +77,7 @@ class LocalSocket:
             await asyncio.get_running_loop().create_future()
         finally:
             server.close()
-            for client in self._clients:
+            for client in list(self._clients):
                 client.cancel()
             # Newer Pythons wait for every client before a server is closed: they must be gone.
             await asyncio.gather(*self._clients, return_exceptions=True)
@@ -130,10 +132,8 @@ class LocalSocket:
         except asyncio.CancelledError:
             pass  # the agent stops; asyncio would log it as a failure of this task
         finally:
+            await _hang_up(writer)
             self._clients.discard(client)
-            writer.close()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await writer.wait_closed()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -205,6 +205,16 @@ async def _answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
     writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
     async with asyncio.timeout(IDLE_S):
         await writer.drain()
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    """Let go of a client: it may read what was answered, but is not waited for long."""
+    writer.close()
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await writer.wait_closed()
+    except (OSError, TimeoutError, asyncio.CancelledError):
+        writer.transport.abort()
 
 
 def _peer_uid(writer: asyncio.StreamWriter) -> int:

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -6,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -229,3 +230,110 @@ async def test_when_the_agent_stops_every_application_is_let_go(tmp_path: Path) 
         assert await watcher.hear() is None
         await asyncio.wait({task})
     assert not (tmp_path / "agent.sock").exists()
+
+
+class Deaf:
+    """A client that says things and never reads an answer."""
+
+    def __init__(self, path: Path) -> None:
+        self._channel = socket.socket(socket.AF_UNIX)
+        self._channel.setblocking(False)
+        self._channel.connect(os.fspath(path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def say(self, line: bytes) -> None:
+        self._channel.send(line)
+
+
+BIG = ["x" * 1000] * 1000
+
+
+async def test_a_watcher_that_never_reads_is_let_go_and_disturbs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "IDLE_S", 0.1)
+    monkeypatch.setattr(local, "CLOSE_S", 0.1)
+    async with served(tmp_path) as there:
+        there.shown["settings"] = BIG
+        with Deaf(there.path) as deaf:
+            deaf.say(b'{"op":"watch"}\n')
+            while not there.there._clients:
+                await asyncio.sleep(0)
+            for number in range(50):
+                there.shown["number"] = number
+                there.there.announce()
+                await asyncio.sleep(0)
+            async with client(there.path) as app:
+                assert (await app.ask(op="echo", word="x"))["ok"]
+            while there.there._clients:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_asks_and_never_reads_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "IDLE_S", 0.1)
+    monkeypatch.setattr(local, "CLOSE_S", 0.1)
+    async with served(tmp_path) as there:
+        with Deaf(there.path) as deaf:
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(10_000):
+                    deaf.say(b'{"op": "echo", "word": "%b"}\n' % (b"x" * 15_000))
+            while not there.there._clients:
+                await asyncio.sleep(0)
+            while there.there._clients:
+                await asyncio.sleep(0.01)
+
+
+async def test_half_a_line_and_silence_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "IDLE_S", 0.1)
+    async with served(tmp_path) as there, client(there.path) as app:
+        app.writer.write(b'{"op": "ec')
+        assert await app.hear() is None
+
+
+async def test_a_client_that_half_closes_reads_its_whole_answer(tmp_path: Path) -> None:
+    async with served(tmp_path) as there, client(there.path) as app:
+        there.shown["settings"] = BIG
+        app.writer.write(b'{"op": "watch"}\n')
+        assert await app.reader.readexactly(1_000_000)
+        app.writer.write_eof()
+        assert (await app.reader.read()).endswith(b"\n")
+
+
+async def test_the_agent_stops_though_a_client_never_reads(tmp_path: Path) -> None:
+    there = make(tmp_path / "agent.sock", {"settings": BIG})
+    is_open = asyncio.Event()
+    task = asyncio.create_task(there.run(is_open.set))
+    await is_open.wait()
+    with Deaf(tmp_path / "agent.sock") as deaf:
+        deaf.say(b'{"op":"watch"}\n')
+        while not there._clients:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+    assert there._clients == set()
+
+
+async def test_many_who_come_and_go_at_once_leave_nothing_behind(tmp_path: Path) -> None:
+    async with served(tmp_path) as there:
+        for _ in range(10):
+            channels = [Deaf(there.path) for _ in range(20)]
+            for number, channel in enumerate(channels):
+                if number % 3:
+                    channel.say(b'{"op":"watch"}\n' if number % 2 else b'{"op":')
+            for channel in channels:
+                with channel:
+                    await asyncio.sleep(0)
+        while there.there._clients:
+            await asyncio.sleep(0)
+        async with client(there.path) as app:
+            assert (await app.ask(op="echo", word="x"))["ok"]
