@@ -114,19 +114,26 @@ class Fetcher:
             go_on()
             self._nudge.clear()
             self._line = line = _Line()
+            working = asyncio.ensure_future(
+                in_thread(partial(self._attempt, sha256, length_bytes, line), "download")
+            )
+            line.on_cut_unconnected = working.cancel
             try:
-                await in_thread(partial(self._attempt, sha256, length_bytes, line), "download")
+                await asyncio.wait({working})
+                if not working.cancelled():
+                    working.result()
+                    return self.path(sha256)
             except FetchFailed as failed:
                 go_on()
                 attempt += 1
                 wrong_count += failed.reason is not Reason.UNREACHABLE
                 if failed.final or wrong_count >= self._limits.attempts_max:
                     raise
-            else:
-                return self.path(sha256)
             finally:
                 line.cut()
+                working.cancel()
                 self._line = None
+            go_on()
             ceiling_s = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._random.uniform(0, ceiling_s)):
@@ -190,7 +197,7 @@ class Fetcher:
                     finally:
                         file.flush()
                         os.fsync(file.fileno())
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # a name can be none for DNS
             detail = f"{type(error).__name__}: {error}"[:200]
             raise FetchFailed(Reason.UNREACHABLE, detail, final=False) from None
 
@@ -256,18 +263,23 @@ class _Line:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._is_cut = False
+        self.on_cut_unconnected: Callable[[], object] = lambda: None
+        """Leave the attempt alone: it has touched nothing, and connecting cannot be ended."""
 
     def hold(self, connected: socket.socket) -> None:
         self._socket = connected
         if self._is_cut:
-            self.cut()
+            raise OSError("nobody waits for it any more")
 
     def cut(self) -> None:
         """End the attempt now, even if it waits for bytes that do not come."""
         self._is_cut = True
-        if self._socket is not None:
-            with contextlib.suppress(OSError):  # it may be closed already
-                self._socket.shutdown(socket.SHUT_RDWR)
+        if self._socket is None:
+            self.on_cut_unconnected()
+            return
+        with contextlib.suppress(OSError):  # it may be closed already
+            # Not the method of a TLS socket: that one takes its state away under the reader.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 class _on_disk:  # noqa: N801 - reads as the statement it makes

@@ -1,5 +1,8 @@
 import asyncio
+import contextlib
 import hashlib
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +16,10 @@ from sync.stages import Reason
 CONTENT = bytes(range(256)) * 400
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 LIMITS = FetchLimits(attempts_max=3, stall_s=5.0, disk_reserve_bytes=0)
+
+
+class NoLongerWantedError(Exception):
+    pass
 
 
 class Hub:
@@ -126,9 +133,6 @@ async def test_an_error_of_the_hub_ends_the_download_within_its_budget(
 async def test_a_hub_out_of_reach_costs_no_budget_and_ends_when_nobody_wants_it_any_more(
     tmp_path: Path,
 ) -> None:
-    class NoLongerWantedError(Exception):
-        pass
-
     tries = 0
 
     def go_on() -> None:
@@ -216,46 +220,98 @@ async def test_a_blob_that_is_shorter_than_announced_ends_within_the_budget(
             await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
 
 
-class Stalling:
-    """A hub that sends the beginning of a file and then nothing."""
+async def test_a_hub_whose_name_is_none_is_out_of_reach(tmp_path: Path) -> None:
+    tries = 0
 
-    def __init__(self) -> None:
+    def go_on() -> None:
+        nonlocal tries
+        tries += 1
+        if tries > 3:
+            raise NoLongerWantedError
+
+    with pytest.raises(NoLongerWantedError):
+        await fetcher(f"http://{'a' * 70}.test", tmp_path).fetch(DIGEST, 10, go_on=go_on)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [b"", b"HTTP/1.1 200 OK\r\nContent-", b"\x16\x03\x01\x00\n", b"GET / HTTP/1.1\r\n\r\n"],
+    ids=["nothing", "half a header", "TLS", "a question"],
+)
+async def test_what_is_no_answer_costs_no_budget(tmp_path: Path, answered: bytes) -> None:
+    async with hub(*[answered] * (2 * LIMITS.attempts_max), answer(CONTENT)) as there:
+        path = await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+
+
+async def test_a_file_sent_in_chunks_is_taken(tmp_path: Path) -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunked += b"%x\r\n%b\r\n0\r\n\r\n" % (len(CONTENT), CONTENT)
+    async with hub(chunked) as there:
+        path = await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+
+
+class Slow:
+    """A hub that sends this much of an answer, then a byte now and then or nothing more."""
+
+    def __init__(self, beginning: bytes, drips: bytes) -> None:
         self.reached = asyncio.Event()
         self.left = asyncio.Event()
+        self._beginning = beginning
+        self._drips = drips
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer(CONTENT[:1000], length=len(CONTENT)))
-        await writer.drain()
+        leaving = asyncio.ensure_future(reader.read())
+        writer.write(self._beginning)
+        for number in range(len(self._drips)):
+            writer.write(self._drips[number : number + 1])
+            if number == 3:
+                self.reached.set()
+            if (await asyncio.wait({leaving}, timeout=0.01))[0]:
+                break
         self.reached.set()
-        await reader.read()
+        await asyncio.wait({leaving})
         self.left.set()
         writer.close()
 
 
+WHOLE = answer(CONTENT)
+HEADER_BYTES = len(WHOLE) - len(CONTENT)
+SLOW = {
+    "silent": (b"", b""),
+    "silent in the middle": (WHOLE[:5000], b""),
+    "dripping the header": (b"", WHOLE[:HEADER_BYTES] * 100),
+    "dripping the file": (WHOLE[:HEADER_BYTES], CONTENT),
+}
+
+
 @asynccontextmanager
-async def stalling() -> AsyncIterator[tuple[Stalling, str]]:
-    there = Stalling()
+async def slow(name: str) -> AsyncIterator[tuple[Slow, str]]:
+    there = Slow(*SLOW[name])
     server = await asyncio.start_server(there.serve, "127.0.0.1", 0)
     async with server:
         yield there, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def test_a_download_that_nobody_wants_any_more_is_cut_off_in_the_middle(
-    tmp_path: Path,
-) -> None:
-    class NoLongerWantedError(Exception):
-        pass
+PATIENT = FetchLimits(attempts_max=3, stall_s=3600.0, disk_reserve_bytes=0)
 
+
+@pytest.mark.parametrize("name", SLOW)
+async def test_a_download_that_nobody_wants_any_more_is_cut_off_in_the_middle(
+    tmp_path: Path, name: str
+) -> None:
     wanted = True
 
     def go_on() -> None:
         if not wanted:
             raise NoLongerWantedError
 
-    patient = FetchLimits(attempts_max=3, stall_s=3600.0, disk_reserve_bytes=0)
-    async with stalling() as (there, url):
-        waiting = fetcher(url, tmp_path, patient)
+    async with slow(name) as (there, url):
+        waiting = fetcher(url, tmp_path, PATIENT)
         task = asyncio.create_task(waiting.fetch(DIGEST, len(CONTENT), go_on=go_on))
         await there.reached.wait()
         waiting.nudge()
@@ -266,15 +322,50 @@ async def test_a_download_that_nobody_wants_any_more_is_cut_off_in_the_middle(
         await there.left.wait()
 
 
-async def test_a_stopped_download_lets_go_of_its_connection_at_once(tmp_path: Path) -> None:
-    patient = FetchLimits(attempts_max=3, stall_s=3600.0, disk_reserve_bytes=0)
-    async with stalling() as (there, url):
-        task = asyncio.create_task(fetcher(url, tmp_path, patient).fetch(DIGEST, len(CONTENT)))
+@pytest.mark.parametrize("name", SLOW)
+async def test_a_stopped_download_lets_go_of_its_connection_at_once(
+    tmp_path: Path, name: str
+) -> None:
+    async with slow(name) as (there, url):
+        task = asyncio.create_task(fetcher(url, tmp_path, PATIENT).fetch(DIGEST, len(CONTENT)))
         await there.reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await there.left.wait()
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "stopped"])
+async def test_a_hub_that_does_not_even_take_the_connection_is_not_waited_for(
+    tmp_path: Path, how: str
+) -> None:
+    wanted = True
+
+    def go_on() -> None:
+        if not wanted:
+            raise NoLongerWantedError
+
+    with socket.socket() as full, contextlib.ExitStack() as others:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(2):  # whoever comes after these hears nothing
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        waiting = fetcher(url, tmp_path, PATIENT)
+        task = asyncio.create_task(waiting.fetch(DIGEST, len(CONTENT), go_on=go_on))
+        while not any(thread.name == "download" for thread in threading.enumerate()):
+            await asyncio.sleep(0)
+        wanted = False
+        if how == "withdrawn":
+            waiting.nudge()
+        else:
+            task.cancel()
+        with pytest.raises((NoLongerWantedError, asyncio.CancelledError)):
+            await task
+
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_folder_that_cannot_be_written_ends_within_the_budget(tmp_path: Path) -> None:
