@@ -37,6 +37,9 @@ T = TypeVar("T")
 ANCHOR_EVERY_MS: Final = 10_000
 """How often a frame carries the last crossing of the hub's clock and ours, 14 bytes."""
 
+CLOCK_MAX: Final = 2**63 - 1
+"""Largest clock that a record and the database hold; who wishes with it cannot be outbid."""
+
 CLIENT_COUNTER: Final = "client_counter"
 HLC: Final = "hlc"
 
@@ -167,7 +170,7 @@ class Documents:
 
     def next_clock(self) -> int:
         """Return the hybrid logical clock for a write that happens now."""
-        self._hlc = hlc.tick(self._hlc, self._clock.wall_ms())
+        self._hlc = min(CLOCK_MAX, hlc.tick(self._hlc, self._clock.wall_ms()))
         return self._hlc
 
     def heard_clock(self, remote: int) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.clock import SystemClock
+from agent.clock import Clock, SystemClock
 from agent.daemon import _live
 from agent.settings import Settings
 from sync.manifest import Health, Manifest
@@ -44,7 +44,7 @@ class Device:
         self.folder = folder
         self.broker = broker
         self.hub_url = hub_url
-        self.clock = SystemClock()
+        self.clock: Clock = SystemClock()
 
     def settings(self, **more: Any) -> Settings:
         return Settings.model_validate(

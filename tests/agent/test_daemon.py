@@ -3,16 +3,20 @@
 import asyncio
 import json
 import os
+from dataclasses import replace
+from itertools import cycle
 
 import pytest
 
 from agent import daemon
+from agent.clock import SystemClock
 from agent.store import FILE
 from sync import documents as names
 from sync import topics
 from sync.messages import Diff, Full
 from sync.records import Conflict, Fact, Local, select
 from sync.stages import Stage
+from sync.stamps import Stamp
 from sync.transport.memory_broker import MemoryBroker, Message
 from tests.agent.agents import ALL_STAGES, DEVICE, NOWHERE, Device, lamp
 from tests.fakes.blobs import Blobs
@@ -115,6 +119,80 @@ async def test_a_setting_wished_for_and_one_set_apart_are_a_conflict_that_the_hu
         local = select(Local, names.LOCAL, hub.values())["mode"]
         assert local.saw == 2**62
         assert (await device.ask(op="get", key="mode"))["value"] == "off"
+
+
+async def test_a_wish_with_the_largest_clock_of_all_stops_nothing(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    manifest, tree = lamp("1.0.0")
+    blobs.publish(manifest, tree)
+    async with device.up():
+        hub.wish("mode", "full", clock=2**63 - 1)
+        await device.ask(op="set", key="mode", value="eco")
+        await hub.until(lambda: "c/mode" in hub.values())
+        hub.deploy("dfirst", manifest)
+        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+        assert (await device.ask(op="set", key="mode", value="off"))["ok"]
+
+
+class Broken:
+    """The machine's clocks, with one that stands still or jumps from reading to reading."""
+
+    def __init__(self, *, frozen: bool = False, jumps_ms: tuple[int, ...] = (0,)) -> None:
+        self._true = SystemClock()
+        self._frozen = self._true.stamp() if frozen else None
+        self._jumps_ms = cycle(jumps_ms)
+
+    def wall_ms(self) -> int:
+        jump_ms = next(self._jumps_ms)
+        return 1 if jump_ms == TO_1970 else self._true.wall_ms() + jump_ms
+
+    def mono_s(self) -> float:
+        return self._true.mono_s()
+
+    def stamp(self) -> Stamp:
+        now = self._frozen if self._frozen is not None else self._true.stamp()
+        return replace(now, wall_ms=self.wall_ms())
+
+
+TO_1970 = 1
+TEN_DAYS_MS = 10 * 86_400_000
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        Broken(frozen=True),
+        Broken(jumps_ms=(-TEN_DAYS_MS,)),
+        Broken(jumps_ms=(TEN_DAYS_MS, 0, -TEN_DAYS_MS)),
+        Broken(jumps_ms=(TO_1970,)),
+        Broken(frozen=True, jumps_ms=(TO_1970, TEN_DAYS_MS)),
+    ],
+    ids=["boot clock stands still", "ten days behind", "jumping", "1970", "everything at once"],
+)
+async def test_whatever_the_clocks_say_releases_are_installed_and_the_later_write_counts(
+    device: Device, hub: SmallHub, blobs: Blobs, clock: Broken
+) -> None:
+    device.clock = clock
+    releases = [lamp(f"{number}.0.0") for number in (1, 2)]
+    for manifest, tree in releases:
+        blobs.publish(manifest, tree)
+    async with device.up():
+        for number, (manifest, _) in enumerate(releases):
+            hub.deploy(f"d{number}", manifest, expires_ms=hub.now_ms + 1)
+            await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages(f"d{number}"))  # noqa: B023
+        for value in ("one", "two", "three"):
+            await device.ask(op="set", key="mode", value=value)
+    async with device.up():
+        await device.ask(op="set", key="mode", value="four")
+        hub.wish("mode", "five", clock=2**62)
+        await hub.until(lambda: "x/mode" in hub.values())
+        assert (await device.ask(op="get", key="mode"))["value"] == "five"
+        await device.ask(op="set", key="mode", value="six")
+        assert (await device.ask(op="get", key="mode"))["value"] == "six"
+
+    assert set(hub.stages("d1")) == set(ALL_STAGES)
+    assert device.runs() == "2.0.0"
 
 
 async def test_births_are_numbered_upwards_over_connections_and_starts_and_a_stop_is_said(
