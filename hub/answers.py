@@ -179,7 +179,7 @@ class Listed(Answer, frozen=True, kw_only=True):
 
     device: str
     online: bool | None
-    """None if nothing was heard of its presence."""
+    """None if nothing was heard of its presence since the hub has been connected itself."""
     first_seen_at_ms: int
     last_uplink_at_ms: int | None
     versions: tuple[Version, ...] = ()
@@ -240,6 +240,8 @@ class Fleet(Answer, frozen=True, kw_only=True):
     registered_count: int
     active_count: int
     online_count: int
+    presence_unknown_count: int = 0
+    """Devices of whose connection nothing was heard since the hub has been connected itself."""
     active_window_s: float
     dark: tuple[str, ...]
     adoption: tuple[Adoption, ...]

@@ -30,7 +30,7 @@ from hub.conversations import Conversations
 from hub.correspondence import Correspondence
 from hub.desired import DesiredDocuments
 from hub.entries import Entries
-from hub.errors import BrokerUnusable, ExitCode, HubError, StateDirUnusable, StorageFull
+from hub.errors import BrokerUnusable, ExitCode, HubError, StateDirUnusable, StorageUnusable
 from hub.flood import Flood
 from hub.groups import Groups
 from hub.http import HttpServer, bind
@@ -92,7 +92,7 @@ async def serve(
             async with _broker(settings) as broker, _signals(stop):
                 hub = _Hub.build(settings, clock, database, artifacts, identity, broker, listening)
                 await hub.run(stop, say or _print)
-    except StorageFull as error:
+    except StorageUnusable as error:
         raise StateDirUnusable(str(error)) from None
     finally:
         await database.close()
@@ -245,6 +245,7 @@ class _Hub:
             run_id=identity.run,
             batch_max_count=settings.batch_max_count,
         )
+        database.recall = mailroom.recall
 
         def counters() -> dict[str, int]:
             own: dict[str, int] = asdict(ingest.counters)

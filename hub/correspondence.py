@@ -190,3 +190,4 @@ class Correspondence:
     def forget(self) -> None:
         """Drop what was not written: its transaction has failed."""
         self._rows = _Rows()
+        self.stale_groups.clear()

@@ -61,7 +61,9 @@ class Entries:
         self._deployments = None
         self._changes = Changes()
         self._journal = []
+        self._strays = {}
         self._stray_counts = {}
+        self._clock = 0
 
     def deployed(self, deployment: str) -> None:
         """Know one more deployment as this hub's."""

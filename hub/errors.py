@@ -112,11 +112,24 @@ class WrongContent(Refusal):
     title = "The content is not what it claims to be"
 
 
-class StorageFull(Exception):
-    """The disk is full. What was being written is not there; everything earlier is.
+class StorageUnusable(Exception):
+    """Nothing can be written now. What was being written is not there; everything earlier is.
 
-    Nobody who asked is to blame. It can be tried again once there is room.
+    Nobody who asked is to blame. It can be tried again once the reason is gone.
     """
+
+    status = 503
+    title = "The hub cannot write now"
+
+
+class StorageFull(StorageUnusable):
+    """The disk is full or fails."""
 
     status = 507
     title = "The disk of the hub is full"
+
+
+class StorageLocked(StorageUnusable):
+    """Another program holds a lock on the database."""
+
+    title = "The database of the hub is locked"

@@ -55,6 +55,10 @@ class Flood:
             device: paid for device, paid in self._paid_mono.items() if paid > now_mono
         }
 
+    def pardon(self) -> None:
+        """Let nobody owe anything: what they sent could not be kept, and comes again."""
+        self._paid_mono.clear()
+
     def __len__(self) -> int:
         """Return how many devices are counted."""
         return len(self._paid_mono)

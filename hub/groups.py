@@ -43,6 +43,7 @@ class Groups:
         self._held: dict[str, Holding] = {}
         self._written: dict[str, list[Written]] = {}
         self._published_mono: dict[str, float] = {}
+        self._published: dict[str, Holding] = {}
         self._healed_mono: dict[tuple[int, str], float] = {}
         self._reset_mono: dict[str, float] = {}
 
@@ -55,6 +56,14 @@ class Groups:
                 self._held[name] = holding
                 self._written[name] = receipts.load_written(connection, name)
 
+    def recall(self, connection: Connection) -> None:
+        """Take in everything anew: a transaction has failed, and what is here may be ahead."""
+        self._held.clear()
+        self._written.clear()
+        self._healed_mono.clear()
+        self._reset_mono.clear()
+        self.load(connection)
+
     def names(self) -> list[str]:
         """Return the names of the group documents."""
         return list(self._held)
@@ -63,9 +72,14 @@ class Groups:
         """Return what is held of a group document."""
         return self._held.get(name)
 
-    def published(self, name: str, now_mono: float) -> None:
-        """Note that the document was handed to the broker."""
+    def published(self, name: str, holding: Holding, now_mono: float) -> None:
+        """Note that the document was handed to the broker as it is in `holding`."""
         self._published_mono[name] = now_mono
+        self._published[name] = holding
+
+    def unpublished(self) -> list[str]:
+        """Return the documents of which the broker was not given what is held now."""
+        return [name for name, own in self._held.items() if self._published.get(name) != own]
 
     def judge(self, name: str, peer: Peer) -> Evidence:
         """Return what a device's word on a group document proves."""

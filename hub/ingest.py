@@ -120,7 +120,12 @@ class Ingest:
         self._topic = lru_cache(TOPICS_REMEMBERED)(_parse_topic)
 
     def forget(self) -> None:
-        """A transaction has failed: what is in memory may be ahead of what is stored."""
+        """A transaction has failed: what is in memory may be ahead of what is stored.
+
+        Nobody owes anything for a batch that will be taken again.
+        """
+        self._flood.pardon()
+        self._offences.forget()
         self._anchors.forget()
         self._correspondence.forget()
         self._entries.forget()

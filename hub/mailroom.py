@@ -1,15 +1,14 @@
 """From the transport to the store and back: the loop that takes batches in.
 
-Owns the order "durable, then acknowledged, then answered", what happens when the disk is full, and
+Owns the order "durable, then acknowledged, then answered", what happens while the disk is full, and
 what a new or lost connection to the broker means. Never looks into a message (`hub.ingest`).
 
 Rule: nothing is acknowledged to the broker, and nothing is answered to a device, before the
-transaction that holds it has ended. While the disk is full the same batch is tried again; nothing
-more is read meanwhile, so the broker keeps what comes.
+transaction that holds it has ended. While nothing can be written the same batch is tried again;
+nothing more is read meanwhile, so the broker keeps what comes.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Final, TypeVar
 from hub.clock import Clock, Now, now_of
 from hub.conversations import Conversations, Said
 from hub.correspondence import Correspondence
-from hub.errors import StorageFull
+from hub.errors import StorageUnusable
 from hub.groups import Groups
 from hub.ingest import Ingest, Outcome
 from hub.publisher import Publisher
@@ -34,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FULL_PAUSE_S: Final = 2.0
-FULL_LOG_EVERY_S: Final = 60.0
+UNUSABLE_PAUSE_S: Final = 2.0
+UNUSABLE_LOG_EVERY_S: Final = 60.0
 
 TICK_S: Final = 1.0
 ALIVE_EVERY_S: Final = 15.0
@@ -66,7 +65,7 @@ class Mailroom:
     """Messages dropped because the hub has a fault; its log says which."""
     unsent_count: int = 0
     """Answers that were dropped because the link was gone or behind; sessions repeat them."""
-    _full_logged_mono: float = -FULL_LOG_EVERY_S
+    _unusable_logged_mono: float = -UNUSABLE_LOG_EVERY_S
     _alive_mono: float = 0.0
     _sweep_mono: float = 0.0
 
@@ -91,7 +90,6 @@ class Mailroom:
             outcome = await self._durably(job)
         except Exception:  # one message that meets a fault of ours must not stop the hub for all
             logger.exception("a batch of %d messages met a fault of the hub", len(deliveries))
-            self.ingest.forget()
             await self._take_apart(deliveries)
             return
         acknowledge = self.transport.acknowledge
@@ -126,32 +124,51 @@ class Mailroom:
         self.publisher.connected()
 
     async def _durably(self, job: Callable[[Connection], T]) -> T:
-        """Run `job` in a transaction, again and again while the disk is full."""
+        """Run `job` in a transaction, again and again while nothing can be written."""
         while True:
             try:
                 return await self.database.write(job)
-            except StorageFull as error:
-                self._log_full(error)
-                self.ingest.forget()
-                await asyncio.sleep(FULL_PAUSE_S)
+            except StorageUnusable as error:
+                self._log_unusable(error)
+                await asyncio.sleep(UNUSABLE_PAUSE_S)
 
-    def _log_full(self, error: StorageFull) -> None:
+    def _log_unusable(self, error: StorageUnusable) -> None:
         now_mono = self.clock.mono_s()
-        if now_mono - self._full_logged_mono >= FULL_LOG_EVERY_S:
-            self._full_logged_mono = now_mono
+        if now_mono - self._unusable_logged_mono >= UNUSABLE_LOG_EVERY_S:
+            self._unusable_logged_mono = now_mono
             logger.error("%s", error)
+
+    def recall(self, connection: Connection) -> None:
+        """Make memory agree with the tables again: a transaction has failed on its way.
+
+        On the writer's thread. Conversations go on from what is stored, as after a reconnect.
+        """
+        self.ingest.forget()
+        self.groups.recall(connection)
+        self.conversations.end_all()
+        self._sweep_mono = 0.0
 
     # ----------------------------------------------------------------------------- the way out
     async def keep_time(self) -> None:
         """Say again what goes unanswered, until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
-            with contextlib.suppress(StorageFull):  # said by the way in
-                self._send(await self.database.write(self._tick))
+            try:
+                frames, wanted = await self.database.write(self._tick)
+            except StorageUnusable:
+                continue  # said by the way in
+            except Exception:  # as on the way in: a fault about one document must not stop the hub
+                self.fault_count += 1
+                logger.exception("saying again what goes unanswered met a fault of the hub")
+                continue
+            self._send(frames)
+            self.publisher.ask(wanted)
 
-    def _tick(self, db: Connection) -> list[tuple[str, bytes]]:
+    def _tick(self, db: Connection) -> tuple[list[tuple[str, bytes]], list[DocumentName]]:
+        """Return what to say again, and what to publish again."""
         if not self.transport.connected:
-            return []
+            return [], []
+        wanted: list[DocumentName] = []
         now = now_of(self.clock)
         if now.mono_s >= self._alive_mono:
             self._alive_mono = now.mono_s + ALIVE_EVERY_S
@@ -161,7 +178,8 @@ class Mailroom:
             self._sweep_mono = now.mono_s + SWEEP_EVERY_S
             for device in receipts.unsettled(db, SWEEP_MAX):
                 said.setdefault(device, self.conversations.begin(db, device, now.mono_s))
-        return list(self._framed(db, said.items(), now))
+            wanted += map(parse_document, self.groups.unpublished())
+        return list(self._framed(db, said.items(), now)), wanted
 
     def _framed(
         self, db: Connection, said: Iterable[tuple[str, Said]], now: Now

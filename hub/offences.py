@@ -64,6 +64,10 @@ class Offences:
             detail[:DETAIL_CHARACTERS_MAX],
         )
 
+    def forget(self) -> None:
+        """Drop what was not written: its transaction has failed, and the batch is taken again."""
+        self._counts.clear()
+
     def __bool__(self) -> bool:
         """Tell whether there is anything to take."""
         return bool(self._counts)

@@ -15,7 +15,7 @@ from hub.conversations import Conversations
 from hub.deployments import Accepted, Request
 from hub.desired import DesiredDocuments
 from hub.entries import Entries
-from hub.errors import NotFound, Refusal, StorageFull
+from hub.errors import NotFound, Refusal
 from hub.groups import Groups
 from hub.publisher import Publisher
 from hub.settings import Settings
@@ -226,16 +226,8 @@ class Operations:
     async def _write(self, job: Callable[[Connection], T]) -> T:
         try:
             return await self.database.write(job)
-        except StorageFull:
-            # What the job noted in memory on its way did not happen.
-            await self.database.write(self._reload)
-            raise
         finally:
             self._kept.clear()
-
-    def _reload(self, db: Connection) -> None:
-        self.groups.load(db)
-        self.entries.forget()
 
     async def _kept_read(self, key: object, job: Callable[[Connection], T]) -> T:
         """Return what `job` works out, or what it did a moment ago if that was dear."""

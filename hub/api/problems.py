@@ -10,7 +10,7 @@ from typing import Any, Final
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from hub.errors import Refusal, StorageFull
+from hub.errors import Refusal, StorageUnusable
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ def from_refusal(_request: AnyRequest, error: Refusal) -> Problem:
     return problem(error.status, str(error), error.title)
 
 
-def from_full_disk(_request: AnyRequest, error: StorageFull) -> Problem:
-    """Answer a request that found the disk full."""
+def from_storage(_request: AnyRequest, error: StorageUnusable) -> Problem:
+    """Answer a request that found the disk full, or the database locked."""
     logger.error("%s", error)
     return problem(error.status, str(error), error.title)
 
@@ -77,7 +77,7 @@ def from_fault(request: AnyRequest, error: Exception) -> Problem:
 
 HANDLERS: Final[dict[Any, Any]] = {
     Refusal: from_refusal,
-    StorageFull: from_full_disk,
+    StorageUnusable: from_storage,
     HTTPException: from_http,
     RecursionError: from_depth,
     Exception: from_fault,

@@ -64,7 +64,7 @@ def _print(out: "Console", found: answers.Device) -> None:
 
 
 def _print_head(out: "Console", found: answers.Device) -> None:
-    connected = {True: "connected", False: "not connected", None: "never seen connected"}
+    connected = {True: "connected", False: "not connected", None: "connected or not is unknown"}
     out.print(
         f"[bold]{escape(found.device)}[/]  {connected[found.online]}, last heard "
         f"{moment(found.last_uplink_at_ms)}, groups {escape(', '.join(found.groups) or '-')}"

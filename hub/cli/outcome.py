@@ -59,6 +59,11 @@ def fleet_lines(fleet: answers.Fleet) -> RenderableType:
         Text(
             f"{fleet.registered_count} registered, {fleet.active_count} active in the last "
             f"{window}, {fleet.online_count} connected now"
+            + (
+                f", {fleet.presence_unknown_count} of which that is not known"
+                if fleet.presence_unknown_count
+                else ""
+            )
         )
     )
     if fleet.dark:

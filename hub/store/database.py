@@ -28,8 +28,10 @@ from hub.errors import (
     AnotherHub,
     DamagedDatabase,
     NewerDatabase,
+    Refusal,
     StateDirUnusable,
     StorageFull,
+    StorageLocked,
 )
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
 PAGE_CACHE_KIB: Final = 64 * 1024
 READERS_COUNT: Final = 2
 BUSY_MS: Final = 10_000
+"""Longest wait for a lock that another program holds, such as a backup."""
 
 
 class Database:
@@ -68,12 +71,18 @@ class Database:
         self._reading = ThreadPoolExecutor(READERS_COUNT, thread_name_prefix="store-reader")
         self._local = threading.local()
         self._readers: list[Connection] = []
+        self._in_doubt = False
+        self.recall: Callable[[Connection], None] = lambda _connection: None
+        """Makes what is kept in memory of the tables agree with them again. Called first thing in
+        the transaction after one that has failed, however that one failed: only a `Refusal` says
+        that its job had not touched memory yet."""
 
     async def write(self, job: Callable[[Connection], T]) -> T:
         """Run `job` in a transaction on the writer's thread and return its result, durably.
 
         Raises:
-            StorageFull: The disk is full or fails; nothing of `job` is in the database.
+            StorageUnusable: The disk is full or fails, or another program holds a lock; nothing of
+                `job` is in the database.
         """
         return await asyncio.get_running_loop().run_in_executor(self._writing, self.transact, job)
 
@@ -100,23 +109,41 @@ class Database:
         """Run `job` in a transaction on this thread; the caller sees to it that it is the only one.
 
         Raises:
-            StorageFull: The disk is full or fails; nothing of `job` is in the database.
+            StorageUnusable: The disk is full or fails, or another program holds a lock; nothing of
+                `job` is in the database.
         """
         connection = self._writer
         try:
             connection.execute("BEGIN IMMEDIATE")
+            if self._in_doubt:
+                self.recall(connection)
+                self._in_doubt = False
             result = job(connection)
             connection.execute("COMMIT")
-        except (apsw.FullError, apsw.IOError, apsw.CantOpenError) as error:
+        except Refusal:
             self._roll_back()
+            raise
+        except (apsw.BusyError, apsw.LockedError):
+            self._give_up()
+            raise StorageLocked(
+                f"another program has held a lock on the database in {self.state_dir} for "
+                f"{BUSY_MS // 1000} s: end that program; the hub then goes on by itself"
+            ) from None
+        except (apsw.FullError, apsw.IOError, apsw.CantOpenError) as error:
+            self._give_up()
             raise StorageFull(
                 f"the database in {self.state_dir} cannot be written ({error}): "
                 "make room on that disk; the hub then goes on by itself"
             ) from None
         except BaseException:
-            self._roll_back()
+            self._give_up()
             raise
         return result
+
+    def _give_up(self) -> None:
+        """Undo a transaction that may have left its traces in memory."""
+        self._in_doubt = True
+        self._roll_back()
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:

@@ -16,12 +16,13 @@ class Listed(NamedTuple):
     heard_ms: int
     """Last frame or birth, to within a few minutes; to the millisecond if it brought news."""
     is_online: bool | None
-    """None if nothing was heard of its presence."""
+    """None if nothing was heard of its presence since the hub has been connected itself."""
 
 
 _LISTED = (
-    "SELECT d.n, d.id, d.first_seen_ms, max(d.heard_ms, coalesce(c.stored_ms, 0)), p.is_online "
-    "FROM device AS d LEFT JOIN document AS c ON c.name = 'dev/' || d.id "
+    "SELECT d.n, d.id, d.first_seen_ms, max(d.heard_ms, coalesce(c.stored_ms, 0)), "
+    "CASE WHEN p.heard_ms >= (SELECT max(from_ms) FROM listening WHERE is_open) "
+    "THEN p.is_online END FROM device AS d LEFT JOIN document AS c ON c.name = 'dev/' || d.id "
     "LEFT JOIN presence AS p ON p.device = d.n"
 )
 

@@ -7,11 +7,17 @@ from tests.fakes.fleet import FleetDevice, fact
 from tests.hub.core import Core, frame_of, group
 
 
+def _publish(core: Core) -> None:
+    held = core.held(group())
+    assert held is not None
+    core.groups.published("grp/all", held, core.now.mono_s)
+
+
 def _wish(core: Core, value: str = '"x"') -> None:
     entries = {"d/mode": encode(Desired(core.now.ms << 16, value))}
     core.database.transact(lambda db: core.desired.write(db, group(), entries, core.now.ms))
     core.database.transact(lambda db: core.groups.load(db, [group()]))
-    core.groups.published("grp/all", core.now.mono_s)
+    _publish(core)
 
 
 def _epoch(core: Core) -> int:

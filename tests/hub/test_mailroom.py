@@ -9,9 +9,11 @@ import apsw
 import pytest
 
 from hub import mailroom as module
+from hub.errors import StorageFull
 from hub.mailroom import Mailroom
 from hub.publisher import Publisher
 from hub.store import presence
+from hub.store.database import DATABASE_FILE
 from sync.messages import Have, Open, decode_frame
 from sync.records import Desired, encode
 from sync.topics import EVERY_PRESENCE, EVERY_UP
@@ -55,6 +57,7 @@ class Room:
             run_id=RUN,
             batch_max_count=100,
         )
+        core.database.recall = self.mailroom.recall
 
     async def heard(self) -> Delivery:
         """Return the next message to a device."""
@@ -145,7 +148,7 @@ async def test_an_answer_goes_out_only_when_what_it_states_is_durable(room: Room
 async def test_while_the_disk_is_full_nothing_is_acknowledged_and_then_it_goes_on(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FULL_PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "UNUSABLE_PAUSE_S", 0.0)
     with _failing(room.core, lambda: apsw.FullError("disk is full"), times=3):
         acknowledged = room.transport.counters.acknowledged_count
         room.send(_first_frame())
@@ -153,6 +156,72 @@ async def test_while_the_disk_is_full_nothing_is_acknowledged_and_then_it_goes_o
         assert room.transport.counters.acknowledged_count == acknowledged + 1
     assert room.core.held(own("d1")) is not None
     assert room.core.ingest.counters.batch_count >= 4
+
+
+async def test_while_another_program_holds_a_lock_nothing_is_dropped_and_then_it_goes_on(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UNUSABLE_PAUSE_S", 0.0)
+    core = room.core
+    await core.database.write(lambda db: db.set_busy_timeout(1))
+    other = apsw.Connection(str(core.database.state_dir / DATABASE_FILE))
+    other.execute("BEGIN IMMEDIATE")
+    acknowledged = room.transport.counters.acknowledged_count
+    before_mono = room.mailroom._unusable_logged_mono
+    room.send(_first_frame())
+    while room.mailroom._unusable_logged_mono == before_mono:
+        await asyncio.sleep(0)
+    assert room.transport.counters.acknowledged_count == acknowledged
+    other.close()
+    await room.heard()
+    assert room.transport.counters.acknowledged_count == acknowledged + 1
+    assert room.mailroom.fault_count == 0
+    assert core.held(own("d1")) is not None
+
+
+def _limit_pages(core: Core, spare: int | None) -> None:
+    """Let the database grow by so many pages only, or as it wants."""
+
+    def job(db: apsw.Connection) -> None:
+        (pages,) = next(db.execute("PRAGMA page_count"))
+        limit = 2**30 if spare is None else pages + spare
+        db.execute(f"PRAGMA max_page_count = {limit}").fetchall()
+
+    core.database.transact(job)
+
+
+def test_a_batch_that_failed_at_the_disk_leaves_nothing_in_memory_and_is_taken_again(
+    core: Core,
+) -> None:
+    Room(core)
+    entries = {"d/mode": encode(Desired(1, '"x"'))}
+    stored = core.database.transact(
+        lambda db: core.desired.write(db, group(), entries, core.now.ms)
+    )
+    core.database.transact(core.groups.load)
+    core.database.transact(lambda db: core.conversations.changed(db, "d1", core.now.mono_s))
+    foreign = Have("grp/all", stored.epoch, encode_vector({2**40 + 2**30: 3}))
+    batch = [
+        frame_of("a1", foreign),
+        Delivery("ff/1/a2/up", b"rubbish", False, False, 1),
+        *(_first_frame(f"d{number}") for number in range(300)),
+    ]
+    _limit_pages(core, 4)
+
+    with pytest.raises(StorageFull):
+        core.take(*batch)
+    ahead = core.groups.holding("grp/all")
+    assert ahead is not None
+    assert ahead.epoch > stored.epoch
+    assert core.held(group()) == stored
+
+    _limit_pages(core, None)
+    assert core.groups.holding("grp/all") == stored
+    assert len(core.conversations) == 0
+    assert core.take(*batch).stale_groups == {"grp/all"}
+    assert core.groups.holding("grp/all") == core.held(group())
+    assert core.rows("SELECT count(*) FROM device") == [(301,)]
+    assert core.rows("SELECT device, count FROM offence") == [("a2", 1)]
 
 
 async def test_one_message_that_meets_a_fault_of_the_hub_stops_nothing_else(
@@ -234,7 +303,7 @@ async def test_what_goes_unanswered_is_asked_again(room: Room) -> None:
 
     await core.database.write(wish)
     core.pass_time(1000)
-    frames = await core.database.write(room.mailroom._tick)
+    frames, _ = await core.database.write(room.mailroom._tick)
     ((topic, payload),) = frames
     (question,) = decode_frame(payload).messages
     assert topic == "ff/1/d1/down"

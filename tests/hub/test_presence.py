@@ -5,6 +5,8 @@ import pytest
 
 from hub.presence import BadPresence, Presence, counts, gone_at_ms, is_news, parse_presence
 from hub.store import presence as store
+from hub.store import queries
+from hub.views import fleet_view
 from tests.fakes.fleet import FleetDevice, fact
 from tests.hub.core import START_MS, Core, running
 
@@ -94,6 +96,31 @@ def test_a_hub_that_was_killed_listened_until_it_last_said_so(tmp_path: Path) ->
     with running(tmp_path / "hub") as core:
         spans = core.database.transact(store.load_listening)
         assert spans == [(START_MS, START_MS + 10_000)]
+
+
+def test_who_died_while_the_hub_was_away_itself_is_neither_connected_nor_gone(
+    listening: Core,
+) -> None:
+    _said(listening, online=True, birth=1)
+    listening.presence("d2", json.dumps({"online": False, "birth": 1}).encode())
+
+    def online() -> dict[str, bool | None]:
+        found = listening.database.transact(queries.every)
+        return {each.device: each.is_online for each in found}
+
+    assert online() == {"d1": True, "d2": False}
+    listening.pass_time(1)
+    listening.database.transact(lambda db: listening.watch.end(db, listening.now.ms))
+    assert online() == {"d1": None, "d2": None}
+    listening.pass_time(60)
+    listening.database.transact(lambda db: listening.watch.begin(db, listening.now.ms))
+    assert online() == {"d1": None, "d2": None}
+    fleet = listening.database.transact(
+        lambda db: fleet_view(db, silence_s=60, active_window_s=1e6, now_ms=listening.now.ms)
+    )
+    assert (fleet["online_count"], fleet["presence_unknown_count"]) == (0, 2)
+    _said(listening, online=True, birth=2)
+    assert online() == {"d1": True, "d2": None}
 
 
 def test_the_log_of_one_device_is_bounded(listening: Core) -> None:

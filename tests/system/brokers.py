@@ -85,6 +85,11 @@ class RealBroker:
         """End it with SIGTERM."""
         self._end(signal.SIGTERM)
 
+    def send(self, what: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._child is not None
+        self._child.send_signal(what)
+
     def freeze(self) -> None:
         """Stop it from running (SIGSTOP); its connections stay up."""
         assert self._child is not None
