@@ -114,7 +114,8 @@ class SmallHub:
     def acks(self, deployment: str) -> dict[str, Ack]:
         acks = records.select(Ack, names.ACK, self.values())
         mine = {key: ack for key, ack in acks.items() if key.startswith(f"{deployment}/")}
-        return dict(sorted(mine.items(), key=lambda each: each[1].boottime_ms))
+        # Within one millisecond in the order of the ladder: a document keeps none.
+        return dict(sorted(mine.items(), key=lambda each: (each[1].boottime_ms, _rung(each[0]))))
 
     def running(self, component: str) -> Running | None:
         return records.select(Running, names.VERSION, self.values()).get(component)
@@ -207,3 +208,8 @@ class SmallHub:
 
     def _mono_s(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _rung(key: str) -> int:
+    stage = stage_of(key[-1])
+    return list(Stage).index(stage) if stage is not None else -1
