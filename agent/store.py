@@ -40,6 +40,9 @@ NO_ROOM: Final = (
     "nothing was changed, and it is tried again"
 )
 
+START_BYTES: Final = 128 * 1024
+"""What SQLite's companion files take before anything is written."""
+
 LOG_MAX: Final = 100
 """Updates logged before the whole document is stored again. A log row costs 8.3 KB written, a
 document of some KB 22 to 33 KB."""
@@ -283,7 +286,7 @@ async def open_store(state_dir: Path) -> Store:
     try:
         return await _open_sound(path)
     except sqlite3.DatabaseError as error:
-        if _is_full(error):
+        if _is_full(error) or _has_no_room(state_dir, error):
             raise StoreFull(f"cannot open {path}: {NO_ROOM}") from None
         if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
             raise StoreError(f"cannot open {path}: {error}") from None
@@ -401,6 +404,15 @@ def _is_full(error: sqlite3.Error) -> bool:
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
         return True
     return os.strerror(errno.ENOSPC) in str(error)
+
+
+def _has_no_room(folder: Path, error: sqlite3.Error) -> bool:
+    """Tell a full disk where SQLite speaks of input and output: it could not make a file longer."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        return False
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < START_BYTES or (disk.f_files > 0 and not disk.f_favail)
 
 
 def _is_damage(error: sqlite3.OperationalError) -> bool:
