@@ -162,24 +162,18 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> int:
-    from agent.settings import ENV_PREFIX, Settings  # noqa: PLC0415 - keeps --help quick
+    from dataclasses import asdict  # noqa: PLC0415 - keeps --help quick
 
-    rows = [
-        {
-            "name": name,
-            "environment": ENV_PREFIX + name.upper(),
-            "default": None if field.is_required() else field.get_default(),
-            "required": field.is_required(),
-            "meaning": field.description,
-        }
-        for name, field in Settings.model_fields.items()
-    ]
+    from agent.declarations import declarations  # noqa: PLC0415 - as above
+
     if options.json:
-        print(json.dumps(rows, default=str, indent=1))
-    else:
-        for row in rows:
-            default = "required" if row["required"] else f"default {row['default']}"
-            print(f"{row['name']} ({default})\n    {row['meaning']}\n    {row['environment']}")
+        print(json.dumps([asdict(each) for each in declarations()], indent=1))
+        return OK
+    for each in declarations():
+        default = "required" if each.required else f"default {json.dumps(each.default)}"
+        limits = "; ".join(part for part in (default, each.unit, each.limits) if part)
+        print(f"{each.name} ({limits.replace('`', '')})")
+        print(f"    {each.meaning}\n    {each.environment}")
     return OK
 
 

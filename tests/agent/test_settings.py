@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent import settings
+from agent.declarations import Declaration, declarations
 from agent.settings import ENV_PREFIX, BadSettings, Settings, load
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "agent-settings.md"
@@ -138,8 +139,29 @@ def test_every_setting_has_a_sentence_and_a_row_in_the_reference(name: str) -> N
     assert description is not None
     assert description.endswith(".")
     (row,) = re.findall(rf"^\| `{name}` \| .*$", PAGE.read_text(), flags=re.MULTILINE)
-    assert description in row
-    assert ENV_PREFIX in PAGE.read_text()
+    assert row == row_of(next(each for each in declarations() if each.name == name))
+
+
+def row_of(each: Declaration) -> str:
+    """Return the line of the reference page for one setting."""
+    default = "required" if each.required else f"`{json.dumps(each.default)}`"
+    if each.default is None and not each.required:
+        default = "none"
+    if each.name == "python":
+        default = "the interpreter that runs the agent"
+    limits = ", ".join(part for part in (each.unit, each.limits) if part)
+    return f"| `{each.name}` | {default} | {limits} | {each.meaning} | `{each.environment}` |"
+
+
+def test_what_is_said_of_a_setting_s_limits_is_what_is_checked() -> None:
+    said = {each.name: each.limits for each in declarations()}
+    assert said["keepalive_s"] == "from 1 to 3600"
+    assert said["fetch_stall_s"] == "above 0 to 31536000"
+    assert said["mqtt_version"] == "`auto`, `3.1.1`, `5`"
+    for setting, wrong in (("keepalive_s", "3601"), ("fetch_stall_s", "0")):
+        variables = {f"{ENV_PREFIX}DEVICE": "a", f"{ENV_PREFIX}{setting.upper()}": wrong}
+        with pytest.raises(BadSettings, match=setting):
+            load(environment=variables)
 
 
 def test_the_reference_names_no_setting_that_does_not_exist() -> None:
