@@ -20,10 +20,11 @@ from agent.documents import Documents
 from agent.facts import AGENT_VERSION, facts, news
 from agent.installer import InstallEngine
 from agent.local import LocalSocket
+from agent.lock import lock_state
 from agent.log import say
 from agent.notify import notify
 from agent.settings import Settings
-from agent.store import Store, StoreError, StoreFull, lock_state, open_store
+from agent.store import Store, StoreError, StoreFull, open_store
 from agent.values import Values
 from agent.work import Work
 from sync import documents as names

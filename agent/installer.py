@@ -4,7 +4,6 @@ Owns the order of acts of one install, and the acknowledgements that go with it.
 is decided in `agent.install`; how a tree or image is put in place in `firmware_hooks`.
 """
 
-import errno
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -16,19 +15,20 @@ from agent import journal as journals
 from agent.clock import Clock
 from agent.desired import Wish
 from agent.documents import Documents
+from agent.faults import failure_of
 from agent.fetch import Fetcher, FetchFailed, FetchLimits
 from agent.health import Verdict
 from agent.install import DONE, UNTOUCHED, Event, State, after, exhausted
 from agent.journal import Journal, moved
 from agent.log import say
 from agent.plan import Runs
-from agent.releases import Release, Releases, calls
+from agent.releases import Release, Releases, calls, read_manifest
 from agent.report import Report
 from agent.settings import Settings
 from agent.store import Store
 from agent.threads import in_thread
 from firmware_hooks.contract import InstallerError, Order
-from sync.manifest import MANIFEST_BYTES_MAX, BadManifest, Manifest, parse_manifest
+from sync.manifest import MANIFEST_BYTES_MAX, Manifest
 from sync.stages import Reason, Stage, allows
 
 logger = logging.getLogger(__name__)
@@ -197,7 +197,9 @@ class InstallEngine:
             event = Event.WITHDRAWN
             done = msgspec.structs.replace(journal, reason=withdrawn.stage.value)
         except (InstallerError, FetchFailed, OSError) as error:
-            event, done = self._failed(journal, _explained(error))
+            event, done = self._failed(
+                journal, failure_of(error) if isinstance(error, OSError) else error
+            )
         return await self._write(done, after(journal.at, event))
 
     def _failed(
@@ -231,7 +233,7 @@ class InstallEngine:
             )
         path = await self._fetcher.fetch(journal.digest.hex(), journal.manifest_bytes, go_on=go_on)
         text = await in_thread(path.read_bytes, "manifest")
-        manifest = _parse(text, journal.digest)
+        manifest = read_manifest(text, journal.digest)
         self._check(manifest, journal)
         for artifact in manifest.artifacts:
             await self._fetcher.fetch(artifact.sha256, artifact.length_bytes, go_on=go_on)
@@ -378,7 +380,9 @@ class InstallEngine:
         return journal
 
     def _release(self, journal: Journal) -> Release:
-        return self._releases.release(_parse(journal.manifest, journal.digest), journal.digest)
+        return self._releases.release(
+            read_manifest(journal.manifest, journal.digest), journal.digest
+        )
 
     def _clear_away(self, journal: Journal) -> None:
         """Remove what is needed no more; what cannot be removed goes after a later install."""
@@ -390,19 +394,3 @@ class InstallEngine:
                 self._releases.clean_up()
         except (OSError, InstallerError) as error:
             say(logger, "not_cleared_away", level=logging.WARNING, error=error)
-
-
-def _parse(text: bytes, digest: bytes) -> Manifest:
-    try:
-        return parse_manifest(text, digest=digest)
-    except BadManifest as error:
-        raise InstallerError(Reason.MANIFEST_INVALID, str(error)[:200]) from None
-
-
-def _explained(error: InstallerError | FetchFailed | OSError) -> InstallerError | FetchFailed:
-    if not isinstance(error, OSError):
-        return error
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return InstallerError(
-        Reason.NO_SPACE if full else Reason.INTERNAL, f"{error.strerror}: {error.filename}"[:200]
-    )

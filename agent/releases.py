@@ -176,6 +176,18 @@ class Releases:
         )
 
 
+def read_manifest(text: bytes, digest: bytes) -> Manifest:
+    """Return the manifest with this digest.
+
+    Raises:
+        InstallerError: It is none, or another one.
+    """
+    try:
+        return parse_manifest(text, digest=digest)
+    except BadManifest as error:
+        raise InstallerError(Reason.MANIFEST_INVALID, str(error)[:200]) from None
+
+
 async def calls(act: Callable[[], T]) -> T:
     """Let an installer act, in a thread; whatever goes wrong there is its failure.
 

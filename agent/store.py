@@ -7,11 +7,8 @@ power cut, as far as the disk honours fsync. A write that fails (disk full) chan
 
 import asyncio
 import contextlib
-import errno
-import fcntl
-import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Final, Self
 import aiosqlite
 import msgspec
 
+from agent.faults import has_no_room, is_damage, is_full
 from agent.threads import in_thread
 from sync.documents import DocumentName, parse_document
 from sync.replica import Absorbed, Holding, Replica
@@ -30,8 +28,6 @@ FILE: Final = "agent.db"
 APPLICATION_ID: Final = 0x46464147
 """`FFAG`, in the header of the file: this is an agent's database."""
 
-LOCK_FILE: Final = "agent.lock"
-
 DAMAGED_MAX: Final = 3
 """Damaged databases that are kept for a person to look at."""
 
@@ -39,9 +35,6 @@ NO_ROOM: Final = (
     "no room on the disk for the agent's database: free some space; "
     "nothing was changed, and it is tried again"
 )
-
-START_BYTES: Final = 128 * 1024
-"""What SQLite's companion files take before anything is written."""
 
 LOG_MAX: Final = 100
 """Updates logged before the whole document is stored again. A log row costs 8.3 KB written, a
@@ -235,7 +228,7 @@ class Store:
             # undo. Cancellation passes through here too: nothing half-done stays.
             with contextlib.suppress(sqlite3.Error):
                 await self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error) and not _is_full(error):
+            if isinstance(error, sqlite3.Error) and not is_full(error):
                 raise StoreError(
                     f"the agent's database cannot be written: {error}; "
                     "nothing was changed, and it is tried again"
@@ -243,33 +236,6 @@ class Store:
             if isinstance(error, sqlite3.Error):
                 raise StoreFull(NO_ROOM) from None
             raise
-
-
-@contextlib.contextmanager
-def lock_state(state_dir: Path) -> Iterator[None]:
-    """Keep every other agent out of `state_dir`, however its socket is named.
-
-    Two that write one database would hand out the same counters twice.
-
-    Raises:
-        StoreError: The folder cannot be used, or another agent has it.
-    """
-    _make(state_dir)
-    path = state_dir / LOCK_FILE
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(
-                f"another agent runs on {state_dir}: stop it, or give this one another state_dir"
-            ) from None
-        yield
-    finally:
-        os.close(lock)
 
 
 async def open_store(state_dir: Path) -> Store:
@@ -282,13 +248,13 @@ async def open_store(state_dir: Path) -> Store:
         StoreError: The folder cannot be used, or the database is a newer program's.
     """
     path = state_dir / FILE
-    await in_thread(partial(_make, state_dir), "state folder")
+    await in_thread(partial(make_folder, state_dir), "state folder")
     try:
         return await _open_sound(path)
     except sqlite3.DatabaseError as error:
-        if _is_full(error) or _has_no_room(state_dir, error):
+        if is_full(error) or has_no_room(state_dir, error):
             raise StoreFull(f"cannot open {path}: {NO_ROOM}") from None
-        if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+        if isinstance(error, sqlite3.OperationalError) and not is_damage(error):
             raise StoreError(f"cannot open {path}: {error}") from None
     aside = _put_aside(path)
     return Store(await _connect(path), Opened(damaged=aside, kept=_damaged(state_dir)))
@@ -304,7 +270,12 @@ async def _open_sound(path: Path) -> Store:
     return store
 
 
-def _make(state_dir: Path) -> None:
+def make_folder(state_dir: Path) -> None:
+    """Make the folder of the database, if it is not there.
+
+    Raises:
+        StoreError: It cannot be made.
+    """
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -397,26 +368,6 @@ def _put_aside(path: Path) -> Path:
 def _damaged(state_dir: Path) -> tuple[str, ...]:
     names = (path.name for path in state_dir.glob(f"{FILE}.damaged-*"))
     return tuple(sorted(name for name in names if not name.endswith(("-wal", "-shm"))))
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
-        return True
-    return os.strerror(errno.ENOSPC) in str(error)
-
-
-def _has_no_room(folder: Path, error: sqlite3.Error) -> bool:
-    """Tell a full disk where SQLite speaks of input and output: it could not make a file longer."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
-        return False
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize < START_BYTES or (disk.f_files > 0 and not disk.f_favail)
-
-
-def _is_damage(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _absorbed_to(absorbed: Absorbed) -> bytes:

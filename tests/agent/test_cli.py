@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from agent.__main__ import COMMANDS, EXIT_CODES, NOT_RUNNING, REFUSED, SETTINGS, STATE, USAGE, main
-from agent.store import FILE, lock_state
+from agent.lock import lock_state
+from agent.store import FILE
 from tests.system.brokers import free_port
 
 READY_MAX_S = 30.0

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.lock import lock_state
 from agent.store import (
     FILE,
     LOG_MAX,
@@ -11,7 +12,6 @@ from agent.store import (
     Store,
     StoreError,
     StoreFull,
-    lock_state,
     open_store,
 )
 from sync.author import Author
