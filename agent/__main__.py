@@ -43,6 +43,8 @@ COMMANDS: Final = {
     "completion": "Print a completion script for a shell.",
 }
 
+SHELLS: Final = ("bash", "zsh", "fish")
+
 ANSWER_S: Final = 30.0
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 
@@ -89,8 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
     command("unset", _ask("unset")).add_argument("key")
     command("watch", _watch)
     command("settings", _settings)
-    shells = ["bash", "zsh", "fish"]
-    command("completion", _completion).add_argument("shell", choices=shells)
+    command("completion", _completion).add_argument("shell", choices=SHELLS)
     return parser
 
 
@@ -178,32 +179,10 @@ def _settings(options: argparse.Namespace) -> int:
 
 
 def _completion(options: argparse.Namespace) -> int:
-    words = " ".join(COMMANDS)
-    scripts = {
-        "bash": f"""_fieldfare_agent() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}}
-    if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "{words} --settings --help" -- "$word"))
-    else
-        COMPREPLY=($(compgen -W "--json --help" -- "$word"))
-    fi
-}}
-complete -o default -F _fieldfare_agent fieldfare-agent""",
-        "zsh": f"""#compdef fieldfare-agent
-_fieldfare_agent() {{
-    if (( CURRENT == 2 )); then
-        compadd {words} --settings --help
-    else
-        compadd -- --json --help
-    fi
-}}
-compdef _fieldfare_agent fieldfare-agent""",
-        "fish": f"""complete -c fieldfare-agent -n __fish_use_subcommand -f -a "{words}"
-complete -c fieldfare-agent -l json -d "answer as JSON"
-complete -c fieldfare-agent -l settings -r -d "settings file (TOML)\"""",
-    }
-    script = scripts[options.shell]
-    print(json.dumps({"shell": options.shell, "script": script}) if options.json else script)
+    from agent.completion import script  # noqa: PLC0415 - as above
+
+    text = script(options.shell, COMMANDS)
+    print(json.dumps({"shell": options.shell, "script": text}) if options.json else text)
     return OK
 
 

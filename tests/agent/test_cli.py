@@ -14,7 +14,7 @@ import pytest
 
 from agent.__main__ import COMMANDS, EXIT_CODES, NOT_RUNNING, REFUSED, SETTINGS, STATE, USAGE, main
 from agent.lock import lock_state
-from agent.store import FILE
+from agent.store import APPLICATION_ID, FILE
 from tests.system.brokers import free_port
 
 READY_MAX_S = 30.0
@@ -180,6 +180,100 @@ def test_a_completion_script_names_every_command(
 
     script = capsys.readouterr().out
     assert all(name in script for name in COMMANDS)
+
+
+def completed(folder: Path, *words: str) -> set[str]:
+    """Return what bash offers for the last of these words, with this environment's agent."""
+    script = main_output("completion", "bash")
+    line = "COMP_WORDS=(fieldfare-agent " + " ".join(f"'{word}'" for word in words) + ")"
+    code = f"{script}\n{line}\nCOMP_CWORD={len(words)}\n_fieldfare_agent\n"
+    code += 'printf "%s\\n" "${COMPREPLY[@]}"'
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", code],
+        env={**environment(folder), "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not done.stderr
+    return set(done.stdout.split())
+
+
+def main_output(*words: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "agent", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    ).stdout
+
+
+def test_bash_completes_commands_options_and_shells(tmp_path: Path) -> None:
+    assert completed(tmp_path, "") == {*COMMANDS, "--settings", "--help"}
+    assert completed(tmp_path, "se") == {"set", "settings"}
+    assert completed(tmp_path, "status", "--") == {"--json", "--help"}
+    assert completed(tmp_path, "completion", "") == {"bash", "zsh", "fish", "--json", "--help"}
+    assert completed(tmp_path, "get", "") == {"--json", "--help"}
+
+
+def test_bash_completes_the_keys_that_a_running_agent_knows(agent: Path) -> None:
+    for key in ("mode", "model", "name"):
+        asked(agent, "set", key, "1")
+
+    assert completed(agent, "get", "mo") == {"mode", "model"}
+
+
+FAULTS = {
+    "TOML": ("device = ", SETTINGS, "is not TOML"),
+    "unknown setting": ('device = "a"\nkolour = 1', SETTINGS, "kolour"),
+    "long socket path": (
+        f'device = "a"\nlocal_socket = "/{"x" * 120}"',
+        SETTINGS,
+        "local_socket",
+    ),
+    "state folder": ('device = "a"\nstate_dir = "/proc/nowhere"', STATE, "set state_dir"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_is_wrong_in_a_settings_file_is_one_line_and_one_exit_code(
+    name: str, tmp_path: Path
+) -> None:
+    text, code, words = FAULTS[name]
+    file = tmp_path / "agent.toml"
+    file.write_text(text)
+    bare = {n: v for n, v in os.environ.items() if not n.startswith("FIELDFARE_AGENT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "--settings", file, "run"],
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_database_of_a_newer_agent_stops_the_start_and_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    path = tmp_path / "state" / FILE
+    connection = sqlite3.connect(path)
+    connection.executescript(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version=99;")
+    connection.close()
+    before = path.read_bytes()
+
+    done = run(tmp_path, "run")
+
+    assert done.returncode == STATE
+    assert "newer agent" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert path.read_bytes() == before
 
 
 def test_help_names_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
