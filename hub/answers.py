@@ -233,6 +233,14 @@ class Device(Listed, frozen=True, kw_only=True):
     offences: tuple[Offence, ...] = ()
 
 
+class Damaged(Answer, frozen=True, kw_only=True):
+    """A stored document that could not be read any more, and was moved aside."""
+
+    document: str
+    found_at_ms: int
+    reason: str
+
+
 class Fleet(Answer, frozen=True, kw_only=True):
     """The answer to `fieldfare status`."""
 
@@ -247,6 +255,7 @@ class Fleet(Answer, frozen=True, kw_only=True):
     adoption: tuple[Adoption, ...]
     deployments: tuple[ReportSummary, ...]
     open_conflicts_count: int = 0
+    damaged: tuple[Damaged, ...] = ()
     offences: tuple[Offence, ...] = ()
 
 

@@ -36,12 +36,13 @@ from hub.groups import Groups
 from hub.http import HttpServer, bind
 from hub.ingest import Ingest
 from hub.mailroom import Mailroom
+from hub.mending import Mender
 from hub.offences import Offences
 from hub.operations import Operations
 from hub.publisher import Publisher
 from hub.settings import Settings
 from hub.start import Identity, begin
-from hub.store.database import Database, damaged_document, open_database
+from hub.store.database import Database, open_database
 from hub.watch import Watch
 from sync.topics import EVERY_PRESENCE, EVERY_UP, HUB_PRESENCE
 from sync.transport.mqtt import MqttTransport
@@ -82,15 +83,15 @@ async def serve(
     stop = stop or asyncio.Event()
     database = open_database(settings.state_dir)
     try:
+        mender = Mender(clock)
+        database.mend = mender.mend
         artifacts = Artifacts(settings.state_dir, blob_max_bytes=settings.blob_max_bytes)
-        try:
-            identity = database.transact(lambda db: begin(db, clock.now_ms()))
-        except (ValueError, msgspec.MsgspecError) as error:
-            # SQLite finds damage in its pages, not inside what they hold.
-            raise damaged_document(settings.state_dir, error) from None
+        identity = database.transact(lambda db: begin(db, clock.now_ms()))
+        desired = mender.desired = DesiredDocuments(identity.client_id)
+        begun = _Begun(database, artifacts, identity, desired, mender)
         with contextlib.closing(bind(settings.http_host, settings.http_port)) as listening:
             async with _broker(settings) as broker, _signals(stop):
-                hub = _Hub.build(settings, clock, database, artifacts, identity, broker, listening)
+                hub = _Hub.build(settings, clock, begun, broker, listening)
                 await hub.run(stop, say or _print)
     except StorageUnusable as error:
         raise StateDirUnusable(str(error)) from None
@@ -110,6 +111,17 @@ def run(settings: Settings) -> ExitCode:
         print(f"fieldfare hub: {error}", file=sys.stderr)  # noqa: T201 - the program's own words
         return error.exit_code
     return ExitCode.OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What is there before anybody hears of the hub."""
+
+    database: Database
+    artifacts: Artifacts
+    identity: Identity
+    desired: DesiredDocuments
+    mender: Mender
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +202,14 @@ class _Hub:
         cls,
         settings: Settings,
         clock: Clock,
-        database: Database,
-        artifacts: Artifacts,
-        identity: Identity,
+        begun: "_Begun",
         broker: _Broker,
         listening: socket.socket,
     ) -> "_Hub":
+        database, identity, desired = begun.database, begun.identity, begun.desired
         offences = Offences()
         groups = Groups()
         database.transact(groups.load)
-        desired = DesiredDocuments(identity.client_id)
         conversations = Conversations()
         watch = Watch(conversations, offences)
         entries = Entries(offences)
@@ -225,7 +235,7 @@ class _Hub:
             settings=settings,
             clock=clock,
             database=database,
-            artifacts=artifacts,
+            artifacts=begun.artifacts,
             desired=desired,
             entries=entries,
             groups=groups,
@@ -255,6 +265,7 @@ class _Hub:
                 "conversation_count": len(conversations),
                 "unsent_count": mailroom.unsent_count,
                 "fault_count": mailroom.fault_count,
+                "mended_count": begun.mender.mended_count,
                 **{f"mqtt_{name}": count for name, count in transport.counters.as_dict().items()},
             }
 

@@ -16,7 +16,7 @@ from typing import Final
 from hub.store import documents
 from hub.store.database import Connection
 from sync.documents import DocumentName, Kind
-from sync.messages import Have, Message, Refuse, Whole
+from sync.messages import Have, Message, Refuse, Whole, vector_of
 from sync.moves import Role
 from sync.replica import Holding
 from sync.session import Session, Step
@@ -70,7 +70,9 @@ class Conversations:
         session = self._sessions.get(device)
         if session is None:
             own = shelf(document)
-            if own is None or (isinstance(message, Have) and _is_same(own, message)):
+            if own is None and not _holds_something(message):
+                return Said()
+            if own is not None and isinstance(message, Have) and _is_same(own, message):
                 return Said()
             self._open(connection, device, now_mono)
             session = self._sessions[device]
@@ -143,6 +145,11 @@ def _shelf(connection: Connection) -> Callable[[DocumentName], Holding | None]:
         return held[document]
 
     return shelf
+
+
+def _holds_something(message: Have | Whole | Refuse) -> bool:
+    """Tell whether a device says that it obeys a document: there may have been another hub."""
+    return isinstance(message, Have) and bool(vector_of(message.vector))
 
 
 def _is_same(own: Holding, message: Have) -> bool:

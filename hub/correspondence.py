@@ -7,6 +7,7 @@ publishes.
 Rule: evidence is a device's own state vector. That a broker took a message is none.
 """
 
+import logging
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,8 +26,13 @@ from sync.messages import Frame, Have, Message, Refuse, Whole, document_of, vect
 from sync.moves import Peer
 from sync.stamps import Stamp
 
+logger = logging.getLogger(__name__)
+
 ANSWERS_MAX: Final = 8
 """Most messages about the hub's documents answered to one device in one batch."""
+
+GROUPS_MAX: Final = 1000
+"""With so many group documents, none is made any more because a device says that it holds one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +105,9 @@ class Correspondence:
             if not self._is_possible(speaker, document, peer, now):
                 return []
             own = documents.load(connection, document)
-            if own is None:
-                return []
-            written = receipts.load_written(connection, str(document))
-            self._note(speaker, str(document), peer, judge(own, peer, written), now)
+            if own is not None:
+                written = receipts.load_written(connection, str(document))
+                self._note(speaker, str(document), peer, judge(own, peer, written), now)
         elif isinstance(message, Refuse):
             self._refused(speaker, document, message, now)
         said = self._conversations.heard(connection, speaker.device, message, now.mono_s)
@@ -126,7 +131,10 @@ class Correspondence:
         now: Now,
     ) -> list[Message]:
         name = str(document)
-        if self._groups.holding(name) is None or isinstance(message, Whole):
+        if isinstance(message, Whole):
+            return []
+        if self._groups.holding(name) is None:
+            self._orphan_heard(connection, speaker, document, message, now)
             return []
         if isinstance(message, Refuse):
             self._refused(speaker, document, message, now)
@@ -140,6 +148,31 @@ class Correspondence:
         self._note(speaker, name, peer, self._groups.judge(name, peer), now)
         healing = self._groups.heal(name, speaker.n, peer, now.mono_s)
         return [] if healing is None else [healing]
+
+    def _orphan_heard(
+        self,
+        connection: Connection,
+        speaker: Speaker,
+        document: DocumentName,
+        message: Have | Refuse,
+        now: Now,
+    ) -> None:
+        """End what a device obeys of a hub that was here before: with an empty document."""
+        if isinstance(message, Refuse) or not vector_of(message.vector):
+            return
+        peer = Peer(message.epoch, vector_of(message.vector))
+        if not self._is_possible(speaker, document, peer, now):
+            return
+        if self._groups.count() >= GROUPS_MAX:
+            detail = (
+                f"holds {document}, which this hub never wrote, and there are {GROUPS_MAX} groups"
+            )
+            self._offences.add(speaker.device, Offence.FOREIGN_GROUP, detail, now.mono_s)
+            return
+        logger.warning(
+            "%s holds %s, which this hub never wrote: made it anew, empty", speaker.device, document
+        )
+        self.reset_group(connection, document, now, above=peer.epoch)
 
     def reset_group(
         self, connection: Connection, document: DocumentName, now: Now, *, above: int = 0

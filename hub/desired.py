@@ -7,12 +7,12 @@ A document is loaded for each change and dropped again. All changes of one start
 written under one client id, which was durable before.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final
 
 from hub.errors import Clash
-from hub.store import documents, receipts
+from hub.store import authored, documents, receipts
 from hub.store.database import Connection
 from hub.store.receipts import Written
 from sync.author import CLIENT_IDS_MAX, Author
@@ -68,8 +68,6 @@ class DesiredDocuments:
     def __init__(self, client_id: int) -> None:
         """Write as `client_id`, which is durable and new."""
         self.client_id = client_id
-        self.on_stored: Callable[[DocumentName, Holding], None] = lambda _document, _holding: None
-        """Called with every holding that was stored, before the transaction ends."""
 
     def write(
         self,
@@ -104,13 +102,38 @@ class DesiredDocuments:
 
     def reset(
         self, connection: Connection, document: DocumentName, now_ms: int, *, above: int = 0
-    ) -> Holding | None:
-        """Start a new epoch of `document`, higher than `above`; None if there is no document."""
+    ) -> Holding:
+        """Start a new epoch of `document`, higher than `above`; an empty one if there is none.
+
+        Devices may hold a document of this name all the same: of a hub that was here before.
+        """
         held = documents.load(connection, document)
-        if held is None:
-            return None
         author = self._author(held, now_ms)
         author.reset(above=max(above, _seconds(now_ms) - 1))
+        holding = author.holding()
+        self._store(connection, document, holding, author.values(), now_ms)
+        return holding
+
+    def rebuild(
+        self, connection: Connection, document: DocumentName, now_ms: int, *, above: int = 0
+    ) -> Holding:
+        """Make `document`, which was lost, anew from what was noted of it.
+
+        Args:
+            connection: In a transaction.
+            document: It is not stored.
+            now_ms: Hub UTC.
+            above: The last epoch that it is known to have had.
+        """
+        before = max(
+            (each.epoch for each in receipts.load_written(connection, str(document))), default=0
+        )
+        entries = authored.load(connection, document)
+        author = self._author(None, now_ms)
+        if entries:
+            author.write(entries)
+        epoch = max(each for each in (above, before, 0) if is_possible_epoch(each))
+        author.reset(above=max(epoch, _seconds(now_ms) - 1))
         holding = author.holding()
         self._store(connection, document, holding, author.values(), now_ms)
         return holding
@@ -141,6 +164,7 @@ class DesiredDocuments:
         entries: Iterable[str] = (),
     ) -> None:
         documents.save(connection, document, holding, now_ms)
+        authored.save(connection, document, values)
         name = str(document)
         known = {each.deployment: each for each in receipts.load_written(connection, name)}
         live = {key[len(DEPLOYMENT) :] for key in values if key.startswith(DEPLOYMENT)}
@@ -152,7 +176,6 @@ class DesiredDocuments:
             if key.startswith(DEPLOYMENT) and deployment in live and deployment not in known:
                 place = Written(deployment, holding.epoch, self.client_id, clock, None)
                 receipts.save_written(connection, name, place)
-        self.on_stored(document, holding)
 
 
 def cancelled(record: Deployment) -> bytes:

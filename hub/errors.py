@@ -112,6 +112,15 @@ class WrongContent(Refusal):
     title = "The content is not what it claims to be"
 
 
+class DamagedDocument(Exception):
+    """A stored document cannot be read: the disk has changed it. Nobody who asked is to blame."""
+
+    def __init__(self, document: str, reason: str) -> None:
+        super().__init__(f"the stored document {document} is damaged ({reason})")
+        self.document = document
+        self.reason = reason
+
+
 class StorageUnusable(Exception):
     """Nothing can be written now. What was being written is not there; everything earlier is.
 

@@ -68,6 +68,10 @@ class Groups:
         """Return the names of the group documents."""
         return list(self._held)
 
+    def count(self) -> int:
+        """Return how many group documents there are."""
+        return len(self._held)
+
     def holding(self, name: str) -> Holding | None:
         """Return what is held of a group document."""
         return self._held.get(name)

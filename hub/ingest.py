@@ -54,6 +54,9 @@ TOPICS_REMEMBERED: Final = 65_536
 
 _OWN: Final = Kind.DEVICE.value
 
+_PERHAPS_OURS: Final = frozenset({Refusal.ENGINE, Refusal.FORECAST})
+"""Refusals that may be for what is held and not for what was sent."""
+
 _ABOUT_OURS: Final = (Have, Whole, Refuse)
 """Messages about documents that the hub writes."""
 
@@ -211,7 +214,7 @@ class Ingest:
             if device in stored:
                 _, n, heard_ms, stray_count, document_n, epoch, *columns = stored[device]
                 if document_n is not None:
-                    held = documents.holding_of(epoch, *columns)
+                    held = documents.holding_of(f"{_OWN}/{device}", epoch, *columns)
             else:
                 registered = self._register(connection, device, now)
                 if registered is None:
@@ -289,9 +292,8 @@ class Ingest:
                         sender.holding = followed.holding
                         self.counters.update_count += 1
                         _merge(changed, followed)
-                    if followed.offence is not None:
-                        code, detail = followed.offence.refusal, followed.offence.detail
-                        self._offences.add(device, code, detail, now.mono_s)
+                    elif followed.offence is not None or isinstance(message, Fetch):
+                        self._refused(sender, document, followed, now)
                     tokens += _cost(message, sender.holding)
                 else:
                     detail = f"writes {message.document}, which is not its document"
@@ -302,6 +304,20 @@ class Ingest:
             source = Source(device, sender.n, sender.stray_count)
             self._entries.add(connection, source, changed, now)
         return [*answers.values(), *others]
+
+    def _refused(
+        self, sender: _Sender, document: DocumentName, followed: Followed, now: Now
+    ) -> None:
+        """Count an offence, unless what is held is to blame, or what is sent of it would be.
+
+        Raises:
+            DamagedDocument: It is. The batch is taken again once it is mended.
+        """
+        offence = followed.offence
+        if sender.holding is not None and (offence is None or offence.refusal in _PERHAPS_OURS):
+            documents.check(document, sender.holding)
+        if offence is not None:
+            self._offences.add(sender.device, offence.refusal, offence.detail, now.mono_s)
 
     def _other(
         self,

@@ -32,6 +32,7 @@ class Offence(StrEnum):
     BAD_RECORD = "bad_record"
     BAD_EPOCH = "bad_epoch"
     FLOOD = "flood"
+    FOREIGN_GROUP = "foreign_group"
     NOT_ADMITTED = "not_admitted"
     REFUSES = "refuses"
     """It refuses a document of the hub; its program may be older than the hub's."""

@@ -12,10 +12,11 @@ import secrets
 from typing import Final, NamedTuple
 
 from hub.desired import DesiredDocuments
-from hub.store import documents, presence, projection
+from hub.store import authored, documents, presence, projection
 from hub.store.database import Connection, load_number, save_number
 from sync.client_ids import RANDOM_BITS, client_id, counter_after
 from sync.documents import Kind, Side
+from sync.replica import values_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +46,23 @@ def begin(connection: Connection, now_ms: int) -> Identity:
     """Prepare the store for this start and return its identity."""
     if projection.ensure(connection):
         logger.info("built the tables for queries anew from the documents")
-    authored = [
+    vectors = [
         holding.vector
         for kind in (Kind.GROUP, Kind.DESIRED)
         for document in documents.names(connection, kind)
         if (holding := documents.load(connection, document)) is not None
     ]
-    counter = counter_after(load_number(connection, STARTS), *authored)
+    counter = counter_after(load_number(connection, STARTS), *vectors)
     save_number(connection, STARTS, counter)
     own_id = client_id(Side.HUB, counter, secrets.randbits(RANDOM_BITS))
     desired = DesiredDocuments(own_id)
+    for document in authored.lost(connection):
+        desired.rebuild(connection, document, now_ms)
     for document in documents.names(connection, Kind.GROUP):
         desired.reset(connection, document, now_ms)
+    for document in documents.names(connection, Kind.DESIRED):
+        if not authored.load(connection, document):
+            authored.save(connection, document, values_of(documents.load(connection, document)))
     # The last start may have ended without a word; it was listening until it last said so.
     presence.end_listening(connection)
     return Identity(counter, own_id, secrets.token_bytes(RUN_BYTES))

@@ -13,7 +13,7 @@ from hub.courses import courses_of, patience_ms
 from hub.labels import groups_of, plain
 from hub.outcomes.adoption import Adoption, DeviceVersion, adoption
 from hub.outcomes.report import DeploymentReport, DeviceOutcome, build_report, sentence
-from hub.store import deployments, documents, queries
+from hub.store import deployments, documents, quarantine, queries
 from hub.store.database import Connection
 from hub.store.deployments import Deployed
 from hub.store.queries import Listed
@@ -27,6 +27,7 @@ DEVICES_REPORTED_MAX: Final = 20_000
 """Devices of all deployments together that one look at the fleet goes through: three seconds."""
 
 OFFENDERS_SHOWN: Final = 20
+DAMAGED_SHOWN: Final = 20
 LOG_SHOWN: Final = 20
 
 
@@ -136,6 +137,10 @@ def fleet_view(
         "adoption": [adoption_view(each) for each in found if each is not None],
         "deployments": reports,
         "open_conflicts_count": queries.count_conflicts(connection),
+        "damaged": [
+            {"document": found.document, "found_at_ms": found.found_ms, "reason": found.reason}
+            for found in quarantine.latest(connection, DAMAGED_SHOWN)
+        ],
         "offences": [
             offence_view(each) for each in queries.worst_offenders(connection, OFFENDERS_SHOWN)
         ],

@@ -77,6 +77,14 @@ def fleet_lines(fleet: answers.Fleet) -> RenderableType:
                 style="yellow",
             )
         )
+    for lost in fleet.damaged:
+        parts.append(
+            Text(
+                f"the stored document {lost.document} was damaged ({lost.reason}); it was moved "
+                "aside and is made anew",
+                style="red",
+            )
+        )
     for wrong in fleet.offences:
         parts.append(
             Text(f"refused {wrong.count} times from {wrong.device} ({wrong.code})", style="red")

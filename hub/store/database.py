@@ -27,6 +27,7 @@ import apsw
 from hub.errors import (
     AnotherHub,
     DamagedDatabase,
+    DamagedDocument,
     NewerDatabase,
     Refusal,
     StateDirUnusable,
@@ -46,7 +47,7 @@ LOCK_FILE: Final = "hub.lock"
 APPLICATION_ID: Final = 0x46464855
 """`FFHU`, in the header of the file: this is a hub's database."""
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Number of the last file in `schema/`; kept in `PRAGMA user_version`."""
 
 AUTOCHECKPOINT_PAGES: Final = 40_000
@@ -76,6 +77,9 @@ class Database:
         """Makes what is kept in memory of the tables agree with them again. Called first thing in
         the transaction after one that has failed, however that one failed: only a `Refusal` says
         that its job had not touched memory yet."""
+        self.mend: Callable[[Connection, DamagedDocument], None] | None = None
+        """Puts something sound in the place of a document that cannot be read. Called in a
+        transaction of its own when a job has failed for that; then the job is run again."""
 
     async def write(self, job: Callable[[Connection], T]) -> T:
         """Run `job` in a transaction on the writer's thread and return its result, durably.
@@ -88,7 +92,14 @@ class Database:
 
     async def read(self, job: Callable[[Connection], T]) -> T:
         """Run `job` on a reader's thread, over one state of the database, and return its result."""
-        return await asyncio.get_running_loop().run_in_executor(self._reading, self._peruse, job)
+        loop = asyncio.get_running_loop()
+        mended: set[str] = set()
+        while True:
+            try:
+                return await loop.run_in_executor(self._reading, self._peruse, job)
+            except DamagedDocument as damage:
+                found = damage
+            await loop.run_in_executor(self._writing, self._mend, found, mended)
 
     async def close(self) -> None:
         """Wait for what is running, write the log back into the file and release the lock."""
@@ -112,6 +123,27 @@ class Database:
             StorageUnusable: The disk is full or fails, or another program holds a lock; nothing of
                 `job` is in the database.
         """
+        mended: set[str] = set()
+        while True:
+            try:
+                return self._attempt(job)
+            except DamagedDocument as damage:
+                self._mend(damage, mended)
+
+    def _mend(self, damage: DamagedDocument, mended: set[str]) -> None:
+        """Mend a document, once for each job that it stops."""
+        mend = self.mend
+        if mend is None or damage.document in mended:
+            raise damage
+        mended.add(damage.document)
+        # What is in memory is made to agree after it: that may meet the same document.
+        self._in_doubt = False
+        try:
+            self._attempt(lambda connection: mend(connection, damage))
+        finally:
+            self._in_doubt = True
+
+    def _attempt(self, job: Callable[[Connection], T]) -> T:
         connection = self._writer
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -193,12 +225,6 @@ def open_database(state_dir: Path) -> Database:
 _AFTER_DAMAGE = (
     "move it away and put the last backup in its place; devices send again what it lacks"
 )
-
-
-def damaged_document(state_dir: Path, error: Exception) -> DamagedDatabase:
-    """Return what to raise when a document in a sound database cannot be read."""
-    path = state_dir / DATABASE_FILE
-    return DamagedDatabase(f"a document in {path} is damaged ({error}): {_AFTER_DAMAGE}")
 
 
 def _lock(state_dir: Path) -> int:

@@ -1,30 +1,57 @@
 """The table of documents: what the hub durably holds of each.
 
-Owns the rows' form. Never looks into a state.
+Owns the rows' form, and the test whether what a row holds is still a document.
 """
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
+from hub.errors import DamagedDocument
 from hub.store.database import Connection
 from sync.documents import DocumentName, Kind
-from sync.replica import Absorbed, Holding
+from sync.gate import Gap, Refused, admit
+from sync.replica import Absorbed, Holding, values_of
 from sync.vector import Vector
 
-_ABSORBED = msgspec.msgpack.Decoder(list[tuple[int, dict[int, int]]])
-_VECTOR = msgspec.msgpack.Decoder(dict[int, int])
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
+_ABSORBED = msgspec.msgpack.Decoder(list[tuple[_Natural, dict[_Natural, _Natural]]])
+_VECTOR = msgspec.msgpack.Decoder(dict[_Natural, _Natural])
 _ENCODER = msgspec.msgpack.Encoder()
 
 
 def load(connection: Connection, document: DocumentName) -> Holding | None:
-    """Return what is held of `document`, None if nothing is."""
+    """Return what is held of `document`, None if nothing is.
+
+    Raises:
+        DamagedDocument: What is held of it cannot be read.
+    """
     rows = connection.execute(
         "SELECT epoch, state, vector, absorbed FROM document WHERE name = ?", (str(document),)
     )
-    for epoch, state, vector, absorbed in rows:
-        return holding_of(epoch, state, vector, absorbed)
+    # All of it: a statement that is not at its end would keep this transaction's view open.
+    for columns in rows.fetchall():
+        holding = holding_of(str(document), *columns)
+        check(document, holding)
+        return holding
     return None
+
+
+def check(document: DocumentName, holding: Holding) -> None:
+    """Accept a stored holding that is whole.
+
+    Raises:
+        DamagedDocument: The disk has changed it.
+    """
+    try:
+        # The gate first: the engine itself may crash on bytes that are no document.
+        admission = admit(holding.state, {}, document.writer)
+        values_of(holding)
+    except (Refused, Gap) as fault:
+        raise DamagedDocument(str(document), str(fault)) from None
+    if admission.forecast != holding.vector:
+        raise DamagedDocument(str(document), "its content is not what its state vector says")
 
 
 def save(connection: Connection, document: DocumentName, holding: Holding, now_ms: int) -> None:
@@ -66,9 +93,16 @@ def names(connection: Connection, kind: Kind) -> list[DocumentName]:
     return [DocumentName(kind, name[len(start) :]) for (name,) in rows]
 
 
-def holding_of(epoch: int, state: bytes, vector: bytes, absorbed: bytes) -> Holding:
-    """Return the holding in the columns of a row."""
-    return Holding(epoch, state, decode_column(vector), decode_absorbed(absorbed))
+def holding_of(name: str, epoch: int, state: bytes, vector: bytes, absorbed: bytes) -> Holding:
+    """Return the holding in the columns of the row of a document, without looking into its state.
+
+    Raises:
+        DamagedDocument: A column cannot be read.
+    """
+    try:
+        return Holding(epoch, state, decode_column(vector), decode_absorbed(absorbed))
+    except msgspec.MsgspecError as error:
+        raise DamagedDocument(name, str(error)) from None
 
 
 def encode_column(vector: Vector) -> bytes:

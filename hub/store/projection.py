@@ -9,13 +9,12 @@ rows.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from hub.projection import Row, row_of
 from hub.store import documents
 from hub.store.database import Connection, load_number, save_number, schema_text
-from sync.documents import ACK, Kind
-from sync.gate import Refused
+from sync.documents import ACK, Kind, parse_document
 from sync.replica import values_of
 
 PROJECTION_VERSION: Final = 1
@@ -75,7 +74,11 @@ def ensure(connection: Connection) -> bool:
 
 
 def rebuild(connection: Connection) -> None:
-    """Drop the projection and make it anew from the documents."""
+    """Drop the projection and make it anew from the documents.
+
+    Raises:
+        DamagedDocument: One of them cannot be read.
+    """
     for table in TABLES:
         connection.execute(f"DROP TABLE IF EXISTS {table}")
     connection.execute(schema_text("projection.sql"))
@@ -88,17 +91,21 @@ def rebuild(connection: Connection) -> None:
     save_number(connection, "projection_version", PROJECTION_VERSION)
 
 
+def drop(connection: Connection, device: int) -> None:
+    """Drop the rows of one device, whose document is gone."""
+    for table in TABLES:
+        connection.execute(f"DELETE FROM {table} WHERE device = ?", (device,))  # noqa: S608 - names are ours
+
+
 def _all_rows(connection: Connection) -> Iterable[Row]:
     stored = connection.execute(
-        "SELECT d.n, c.epoch, c.state, c.vector FROM document AS c "
+        "SELECT d.n, c.name FROM document AS c "
         "JOIN device AS d ON d.id = substr(c.name, 5) WHERE c.name >= ? AND c.name < ?",
         (f"{Kind.DEVICE.value}/", f"{Kind.DEVICE.value}0"),
     )
-    for n, epoch, state, vector in stored:
-        try:
-            values = values_of(documents.holding_of(epoch, state, vector, b""))
-        except Refused:
-            continue  # it was readable when it was stored, so the disk has changed it
+    found: list[tuple[Any, Any]] = [(n, name) for n, name in stored]
+    for n, name in found:
+        values = values_of(documents.load(connection, parse_document(name)))
         for key, value in values.items():
             if not key.startswith(ACK):
                 yield row_of(n, key, value)

@@ -14,6 +14,7 @@ from hub.entries import Entries
 from hub.flood import Flood
 from hub.groups import Groups
 from hub.ingest import Ingest, Outcome
+from hub.mending import Mender
 from hub.offences import Offences
 from hub.start import begin
 from hub.store import documents, releases
@@ -44,11 +45,13 @@ class Core:
     ) -> None:
         self.now = Now(START_MS, 1000.0)
         self.database: Database = open_database(state_dir)
+        self.mender = Mender(self)
+        self.database.mend = self.mender.mend
         self.identity = self.database.transact(lambda db: begin(db, self.now.ms))
         self.offences = Offences()
         self.groups = Groups()
         self.database.transact(self.groups.load)
-        self.desired = DesiredDocuments(self.identity.client_id)
+        self.desired = self.mender.desired = DesiredDocuments(self.identity.client_id)
         self.conversations = Conversations()
         self.watch = Watch(self.conversations, self.offences)
         self.entries = Entries(self.offences)
@@ -67,6 +70,12 @@ class Core:
 
     def close(self) -> None:
         self.database.close_now()
+
+    def now_ms(self) -> int:
+        return self.now.ms
+
+    def mono_s(self) -> float:
+        return self.now.mono_s
 
     def pass_time(self, seconds: float) -> None:
         self.now = Now(self.now.ms + round(seconds * 1000), self.now.mono_s + seconds)
