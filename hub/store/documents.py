@@ -4,7 +4,7 @@ Owns the rows' form, and the test whether what a row holds is still a document.
 """
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -31,8 +31,8 @@ def load(connection: Connection, document: DocumentName) -> Holding | None:
         "SELECT epoch, state, vector, absorbed FROM document WHERE name = ?", (str(document),)
     )
     # All of it: a statement that is not at its end would keep this transaction's view open.
-    for columns in rows.fetchall():
-        holding = holding_of(str(document), *columns)
+    for epoch, state, vector, absorbed in list[Any](rows):
+        holding = holding_of(str(document), epoch, state, vector, absorbed)
         check(document, holding)
         return holding
     return None
