@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from hub import releases
-from hub.desired import DesiredDocuments, cancelled
+from hub.desired import DesiredDocuments, cancelled, prune
 from hub.entries import HLC, Entries
 from hub.errors import NotFound, Refusal
 from hub.labels import groups_of, labels_of
 from hub.store import deployments, devices, documents, queries
+from hub.store import releases as release_store
 from hub.store.database import Connection, load_number, save_number
 from hub.store.deployments import ALL, Deployed
 from hub.store.releases import Release
 from sync.documents import DEPLOYMENT, BadName, DocumentName, Kind, parse_document
 from sync.hlc import tick
-from sync.records import BadRecord, Deployment, decode_as, encode
+from sync.records import BadRecord, Deployment, decode_as, encode, select
 from sync.replica import values_of
 from sync.selector import BadSelector, matches, parse_selector
 from sync.stages import Stage
@@ -153,6 +154,9 @@ def cancel(
 ) -> tuple[Deployed, tuple[DocumentName, ...]]:
     """Take a deployment back; return it and the documents to publish. Doing so twice is fine.
 
+    A cancelled deployment takes the place of none: what it had pushed out of a document returns,
+    unless that would take a device back that has applied the cancelled one.
+
     Raises:
         NotFound: There is none of this id.
     """
@@ -166,15 +170,45 @@ def cancel(
     for name in deployments.documents_of(connection, deployment):
         document = parse_document(name)
         key = DEPLOYMENT + deployment
-        value = values_of(documents.load(connection, document)).get(key)
+        values = values_of(documents.load(connection, document))
         try:
-            record = decode_as(Deployment, key, value or b"")
+            record = decode_as(Deployment, key, values.get(key, b""))
         except BadRecord:
             continue  # it is not in the document any more
-        desired.write(connection, document, {key: cancelled(record)}, now_ms)
+        live = select(Deployment, DEPLOYMENT, values)
+        entries = _returning(connection, document, deployed, live, now_ms)
+        entries[key] = cancelled(record)
+        desired.write(connection, document, entries, now_ms)
         changed.append(document)
+    deployments.unsupersede(connection, deployed)
     found = deployments.load(connection, deployment)
     return found or deployed, tuple(changed)
+
+
+def _returning(
+    connection: Connection,
+    document: DocumentName,
+    withdrawn: Deployed,
+    live: Mapping[str, Deployment],
+    now_ms: int,
+) -> dict[str, bytes]:
+    """Return the entries of those that count again now that `withdrawn` does not.
+
+    They are what a new epoch would keep if nothing had ever been left out.
+    """
+    found: dict[str, bytes] = {}
+    for each in deployments.carried(connection, str(document), withdrawn.component):
+        is_over = each.cancelled_ms is not None or 0 < each.expires_ms <= now_ms
+        is_over = is_over or deployments.would_take_back(connection, each.id, withdrawn.id)
+        release = release_store.by_digest(connection, each.release)
+        if not is_over and release is not None:
+            found[DEPLOYMENT + each.id] = encode(_record(each, release))
+    # What stands in the document takes part too: a later one may leave no place for it.
+    others = {
+        DEPLOYMENT + name: encode(record) for name, record in live.items() if name != withdrawn.id
+    }
+    kept = prune(found | others, now_ms=now_ms)
+    return {key: value for key, value in found.items() if key in kept and key not in others}
 
 
 def _targeted(connection: Connection, request: Request) -> Mapping[str, int]:

@@ -173,7 +173,10 @@ class DesiredDocuments:
         clock = holding.vector.get(self.client_id, 0)
         for key in entries:
             deployment = key[len(DEPLOYMENT) :]
-            if key.startswith(DEPLOYMENT) and deployment in live and deployment not in known:
+            if not key.startswith(DEPLOYMENT) or deployment not in live:
+                continue
+            place = known.get(deployment)
+            if place is None or place.gone_epoch is not None:
                 place = Written(deployment, holding.epoch, self.client_id, clock, None)
                 receipts.save_written(connection, name, place)
 

@@ -3,10 +3,14 @@
 Owns their SQL. Never decides who is meant (`hub.deployments`).
 """
 
+import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from hub.store.database import Connection
+from sync.stages import Stage, code_of, is_final
+
+_FINAL = json.dumps([code_of(stage) for stage in Stage if is_final(stage)])
 
 ALL = 0
 """In place of a device: every device on the list."""
@@ -67,6 +71,45 @@ def supersede(connection: Connection, by: Deployed) -> None:
         "(SELECT id FROM deployment WHERE component = ?3 AND ordered < ?4)",
         (by.accepted_ms, by.id, by.component, by.ordered),
     )
+
+
+def unsupersede(connection: Connection, cancelled: Deployed) -> None:
+    """Note for the devices of a cancelled deployment which other one supersedes each earlier one.
+
+    Of its component, and as far as a document still carries the earlier one: what devices cannot
+    get any more stays superseded.
+    """
+    connection.execute(
+        "UPDATE targeted SET superseded_ms = (SELECT min(p.accepted_ms) FROM deployment AS p "
+        "JOIN targeted AS t ON t.deployment = p.id WHERE t.device = targeted.device "
+        "AND p.component = ?2 AND p.cancelled_ms IS NULL AND p.ordered > "
+        "(SELECT ordered FROM deployment WHERE id = targeted.deployment)) "
+        "WHERE device IN (SELECT device FROM targeted WHERE deployment = ?1) AND deployment IN "
+        "(SELECT d.id FROM deployment AS d JOIN written AS w ON w.deployment = d.id "
+        "WHERE d.component = ?2 AND d.ordered < ?3 AND w.gone_epoch IS NULL)",
+        (cancelled.id, cancelled.component, cancelled.ordered),
+    )
+
+
+def carried(connection: Connection, document: str, component: str) -> list[Deployed]:
+    """Return the deployments of a component that `document` carries or carried, oldest first."""
+    rows = connection.execute(
+        f"{_COLUMNS} JOIN written AS w ON w.deployment = id "
+        "WHERE w.document = ? AND component = ? ORDER BY ordered",
+        (document, component),
+    )
+    return [Deployed._make(row) for row in rows]
+
+
+def would_take_back(connection: Connection, earlier: str, later: str) -> bool:
+    """Tell whether a device has applied `later` and might still start `earlier` after it."""
+    rows = connection.execute(
+        "SELECT 1 FROM seen AS s WHERE s.deployment = ?2 AND s.stage = ?3 AND NOT EXISTS "
+        "(SELECT 1 FROM seen AS f WHERE f.deployment = ?1 AND f.device = s.device "
+        "AND f.stage IN (SELECT value FROM json_each(?4))) LIMIT 1",
+        (earlier, later, code_of(Stage.APPLIED), _FINAL),
+    )
+    return any(True for _ in rows)
 
 
 def cancel(connection: Connection, deployment: str, now_ms: int) -> None:

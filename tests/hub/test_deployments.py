@@ -181,6 +181,62 @@ def test_a_cancelled_deployment_is_cancelled_in_its_documents_once(core: Core) -
         core.database.transact(lambda db: cancel(db, core.desired, "dnothing", core.now.ms))
 
 
+def _cancel(core: Core, deployment: str) -> None:
+    core.database.transact(lambda db: cancel(db, core.desired, deployment, core.now.ms))
+    core.database.transact(core.groups.load)
+
+
+def _superseded(core: Core, deployment: str) -> set[str]:
+    rows = core.rows(
+        "SELECT d.id FROM targeted AS t JOIN device AS d ON d.n = t.device "
+        "WHERE t.deployment = ? AND t.superseded_ms IS NOT NULL",
+        deployment,
+    )
+    return {device for (device,) in rows}
+
+
+def _live(core: Core) -> set[str]:
+    found = select(Deployment, DEPLOYMENT, values_of(core.held(group())))
+    return {name for name, record in found.items() if not record.cancelled}
+
+
+@pytest.mark.parametrize("is_pruned", [False, True])
+def test_a_cancelled_deployment_takes_the_place_of_none(core: Core, is_pruned: bool) -> None:
+    _fleet(core, d1="s7", d2="s7")
+    ids = []
+    for number in range(3):
+        core.release(version=f"{number}.0.0")
+        request = Request(release=f"lamp@{number}.0.0", group="all")
+        ids.append(core.deploy(request).deployed.id)
+        core.pass_time(1)
+    first, second, third = ids
+    if is_pruned:
+        core.database.transact(lambda db: core.desired.reset(db, group(), core.now.ms))
+        assert _live(core) == {third}
+    assert _superseded(core, first) == _superseded(core, second) == {"d1", "d2"}
+    _cancel(core, third)
+    assert second in _live(core)
+    assert _superseded(core, second) == set()
+    assert _superseded(core, first) == {"d1", "d2"}
+    _cancel(core, second)
+    assert _live(core) == {first}
+    assert _superseded(core, first) == set()
+
+
+def test_taking_a_deployment_back_takes_no_device_back_that_runs_it(core: Core) -> None:
+    devices = _fleet(core, d1="s7")
+    core.release(version="1.0.0")
+    core.release(version="2.0.0")
+    first = core.deploy(Request(release="lamp@1.0.0", group="all")).deployed.id
+    second = core.deploy(Request(release="lamp@2.0.0", group="all")).deployed.id
+    core.database.transact(lambda db: core.desired.reset(db, group(), core.now.ms))
+    for stage in "DVIHK":
+        core.talk(devices["d1"], devices["d1"].write(devices["d1"].ack(second, stage), 0.0))
+    _cancel(core, second)
+    assert _live(core) == set()
+    assert _superseded(core, first) == {"d1"}
+
+
 # ------------------------------------------------------------------------------------ evidence
 
 
