@@ -41,6 +41,7 @@ from hub.offences import Offences
 from hub.operations import Operations
 from hub.publisher import Publisher
 from hub.settings import Settings
+from hub.shown import ShownFormatter
 from hub.start import Identity, begin
 from hub.store.database import Database, open_database
 from hub.watch import Watch
@@ -101,9 +102,9 @@ async def serve(
 
 def run(settings: Settings) -> ExitCode:
     """Run the hub as a program and return its exit code; a reason not to run goes to stderr."""
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.log_level.upper(), format=LOG_FORMAT, force=True
-    )
+    told = logging.StreamHandler(sys.stderr)
+    told.setFormatter(ShownFormatter(LOG_FORMAT))
+    logging.basicConfig(handlers=[told], level=settings.log_level.upper(), force=True)
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
     try:
         asyncio.run(serve(settings))

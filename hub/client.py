@@ -1,7 +1,8 @@
 """The hub's HTTP API as the commands and the demo use it: one method for each request.
 
 Owns the requests and what a failed one means. Never prints, never retries: a request that failed is
-told to whoever asked.
+told to whoever asked. Answers are for people, so all text in them is made harmless (`hub.shown`);
+`plain` gives the hub's very words to programs.
 
 Sources: RFC 9110 (HTTP), RFC 9457 (problem details).
 """
@@ -17,6 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from hub import answers
+from hub.shown import shown, shown_all
 from sync.manifest import Manifest
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
@@ -198,7 +200,7 @@ class HubClient:
     def _ask(self, kind: type[A], method: str, path: str, wish: object = None) -> A:
         plain = self._json(method, path, wish)
         try:
-            return msgspec.convert(plain, kind)
+            return msgspec.convert(shown_all(plain), kind)
         except msgspec.ValidationError as error:
             raise self._no_hub_there(f"{path} gave something else than expected: {error}") from None
 
@@ -255,7 +257,7 @@ class HubClient:
         detail = ""
         if isinstance(problem, dict):
             detail = str(problem.get("detail") or problem.get("title") or "")
-        detail = " ".join(detail.split())
+        detail = shown(" ".join(detail.split()))
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
             return HubFault(f"the hub at {self.url} failed: {detail or f'HTTP status {status}'}")
         return Refused(detail or f"the hub refused it with HTTP status {status}", status=status)

@@ -16,6 +16,7 @@ from hub.outcomes.observations import DeviceCourse, DeviceStage, Receipt, stamp_
 from hub.outcomes.presence import PresenceChange
 from hub.outcomes.survival import quantile
 from hub.projection import decode_ack
+from hub.shown import shown
 from hub.store import deployments, journal, presence, queries
 from hub.store.database import Connection
 from hub.store.deployments import ALL, Deployed, Targeted
@@ -143,14 +144,9 @@ def _device_stages(stages: Iterable[Seen]) -> dict[Stage, DeviceStage]:
         if stage in DEVICE_STAGES:
             ack = decode_ack(seen.record)
             held[stage] = DeviceStage(
-                stamp_of(ack), seen.seen_at_ms, _shown(ack.reason), _shown(ack.detail)
+                stamp_of(ack), seen.seen_at_ms, shown(ack.reason), shown(ack.detail)
             )
     return held
-
-
-def _shown(text: str) -> str:
-    """Return what a device said, without what would steer the terminal of whoever reads it."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 
 def _heard(targeted: Targeted, heard: Mapping[int, tuple[int, int]]) -> tuple[int, int]:

@@ -86,8 +86,11 @@ def talks_to_hub(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def print_json(answer: object) -> None:
-    """Print one JSON value for programs and people alike."""
-    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    """Print one JSON value for programs and people alike; what cannot be seen is escaped."""
+    text = json.dumps(answer, indent=2, ensure_ascii=False)
+    if not all(line.isprintable() for line in text.split("\n")):
+        text = json.dumps(answer, indent=2)
+    click.echo(text)
 
 
 def console() -> "Console":

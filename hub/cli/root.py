@@ -13,6 +13,7 @@ from typing import Any, Final
 import click
 
 from hub.cli.exits import CommandFailed, Exit
+from hub.shown import shown
 
 PROGRAM: Final = "fieldfare"
 
@@ -117,5 +118,5 @@ def _misused(wrong: click.ClickException) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"{PROGRAM}: {message}", err=True)
+    click.echo(f"{PROGRAM}: {shown(message)}", err=True)
     return code

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from hub.shown import shown
+
 LOOPBACK: Final = "127.0.0.1"
 
 END_MAX_S: Final = 10.0
@@ -111,7 +113,7 @@ class Program:
         except OSError:
             return "its log cannot be read"
         lines = [line for line in text.splitlines() if line.strip()]
-        return lines[-1].strip() if lines else "it said nothing"
+        return shown(lines[-1].strip()) if lines else "it said nothing"
 
 
 class Ground:

@@ -143,6 +143,63 @@ def test_what_a_device_says_is_shown_as_text_whatever_it_looks_like(
     assert "no reading" not in out
 
 
+HARMFUL = "\x1b]0;title\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\nfieldfare: all is well\x7f\ud800"
+"""Sets a terminal's title, clears it, colours it, turns the line around, forges another line."""
+
+FREE_TEXTS = {"reason", "detail", "sentence", "code", "where", "local", "desired", "effective"}
+
+
+def _poisoned(answer: Any, name: str = "") -> Any:
+    """Return an answer of the hub with that in every text that people or devices chose."""
+    match answer:
+        case str() if name in FREE_TEXTS:
+            return answer + HARMFUL
+        case list():
+            return [_poisoned(each, name) for each in answer]
+        case dict() if name == "facts":
+            return {key + HARMFUL: HARMFUL for key in answer} | {"nested": [HARMFUL]}
+        case dict():
+            return {key: _poisoned(value, key) for key, value in answer.items()}
+        case _:
+            return answer
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("devices",),
+        ("device", "d4"),
+        ("deployment", "list"),
+        ("deployment", "show", ID),
+        ("deployment", "show", "dunknown"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_nothing_that_a_device_says_steers_the_terminal(
+    hub: CannedHub, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], more: tuple[str]
+) -> None:
+    for asked, (status, answer) in list(hub.answers.items()):
+        hub.answers[asked] = (status, _poisoned(answer))
+    hub.answer("GET", "/deployments/dunknown", {"detail": HARMFUL}, 404)
+    _, out, err = run(capsys, *words, *more)
+    assert out + err
+    for line in (out + err).splitlines():
+        assert line.isprintable()
+        assert not line.startswith("fieldfare: all is well")
+
+
+def test_a_page_holds_nothing_that_turns_its_lines_around(
+    hub: CannedHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.answer("GET", f"/deployments/{ID}", _poisoned(report_json()))
+    page = tmp_path / "outcome.html"
+    run(capsys, "deployment", "show", ID, "--page", str(page))
+    assert "gnp.exe" in page.read_text()
+    assert all(line.isprintable() for line in page.read_text().split("\n"))
+
+
 def test_without_a_hub_one_line_names_the_address_and_how_to_start_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
