@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from hub.demo.warden import MARK
 from hub.shown import shown
 
 LOOPBACK: Final = "127.0.0.1"
@@ -129,6 +131,7 @@ class Ground:
     def __init__(self, *, keep: bool = False) -> None:
         self._keep = keep
         self._programs: list[Program] = []
+        self._warden: subprocess.Popen[bytes] | None = None
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="fieldfare-demo-"))
         except OSError as error:
@@ -148,8 +151,23 @@ class Ground:
             )
 
     def __enter__(self) -> Self:
-        """Become the parent of every process that loses its own, so that none can be forgotten."""
+        """Become the parent of every process that loses its own, so that none can be forgotten.
+
+        Should this process be killed itself, a warden ends them.
+
+        Raises:
+            CannotStart: The warden cannot be started.
+        """
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        try:
+            self._warden = subprocess.Popen(
+                [sys.executable, "-P", "-m", "hub.demo.warden", self.folder, "keep" * self._keep],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.folder.rmdir()
+            raise CannotStart(f"the demo's warden cannot be started: {error}") from None
         return self
 
     def __exit__(
@@ -167,7 +185,8 @@ class Ground:
         """Return a program that works in a folder of its own and ends with the demo."""
         home = self.folder / name
         home.mkdir(exist_ok=True)
-        program = Program(name, command, environment, home / f"{name}.log")
+        marked = {**environment, MARK: str(self.folder)}
+        program = Program(name, command, marked, home / f"{name}.log")
         self._programs.append(program)
         return program
 
@@ -189,6 +208,9 @@ class Ground:
             program.wait(END_MAX_S)
         _end(signal.SIGTERM, END_MAX_S)
         _end(signal.SIGKILL, END_MAX_S)
+        if self._warden is not None and self._warden.stdin is not None:
+            self._warden.stdin.close()
+            self._warden.wait()
 
 
 def free_port() -> int:

@@ -25,7 +25,7 @@ def test_a_log_line_is_one_line_and_a_traceback_keeps_its_own() -> None:
     record = logging.LogRecord("x", logging.ERROR, "", 1, "said %s", (HARMFUL,), None)
     assert formatter.format(record) == f"ERROR said {shown(HARMFUL)}"
     try:
-        {}[HARMFUL]
+        dict[str, int]()[HARMFUL]
     except KeyError as error:
         record.exc_info = (type(error), error, error.__traceback__)
     record.exc_text = None

@@ -86,6 +86,20 @@ def test_stopped_in_the_middle_it_leaves_no_process_and_no_folder(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outcome.html"]
 
 
+def test_killed_outright_it_leaves_no_process_and_no_folder(tmp_path: Path, place: Path) -> None:
+    demo = start(tmp_path, place, "--page", "outcome.html")
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "have proven it" in line:
+            break
+    started = psutil.Process(demo.pid).children(recursive=True)
+    demo.kill()
+    demo.communicate()
+    assert len(started) >= 14
+    assert psutil.wait_procs(started, timeout=60)[1] == []
+    assert list(place.iterdir()) == []
+
+
 def test_where_the_page_cannot_be_written_nothing_is_begun(tmp_path: Path, place: Path) -> None:
     (tmp_path / "file").write_text("")
     demo = start(tmp_path, place, "--page", "file/outcome.html")

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ with Ground(keep=sys.argv[1] == "keep") as ground:
     killed.start()
     killed.kill()
     assert not killed.is_running() and killed.pid is None
-    while len(descendants()) != 2:
+    while len(descendants()) != 3:  # its warden among them
         time.sleep(0.01)
     print(ground.folder, *descendants(), flush=True)
 """
@@ -39,7 +40,7 @@ def test_whatever_was_started_has_ended_even_what_lost_its_parent(keep: str) -> 
     )
     assert done.returncode == 0, done.stderr
     folder, *pids = done.stdout.split()
-    assert len(pids) == 2
+    assert len(pids) == 3
     assert not any(psutil.pid_exists(int(pid)) for pid in pids)
     assert Path(folder).exists() is (keep == "keep")
     if keep == "keep":
@@ -49,6 +50,32 @@ def test_whatever_was_started_has_ended_even_what_lost_its_parent(keep: str) -> 
             "plain",
         ]
         subprocess.run(["rm", "-r", folder], check=True)
+
+
+KILLED = """
+import os, signal, sys, time
+from hub.demo.ground import Ground, descendants
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+DETACH = f"import subprocess; subprocess.Popen({SLEEP!r}, start_new_session=True)"
+with Ground() as ground:
+    ground.program("plain", SLEEP, {}).start()
+    ground.program("detached", [sys.executable, "-c", DETACH], {}).start()
+    while len(descendants()) != 3:
+        time.sleep(0.01)
+    print(ground.folder, *descendants(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_ground_that_is_killed_outright_leaves_no_process_and_no_folder() -> None:
+    demo = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
+    assert demo.stdout is not None
+    folder, *pids = demo.stdout.readline().split()
+    left = [psutil.Process(int(pid)) for pid in pids if psutil.pid_exists(int(pid))]
+    demo.communicate()
+    assert demo.returncode == -signal.SIGKILL
+    assert psutil.wait_procs(left, timeout=30)[1] == []
+    assert not Path(folder).exists()
 
 
 def test_without_room_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
