@@ -22,11 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, Protocol
 
+from firmware_hooks.names import NAME_BYTES_MAX, leads_out
+
 ENTRIES_MAX: Final = 50_000
 """Most files, folders and links of a tree: as many as a release is built with."""
-
-NAME_BYTES_MAX: Final = 1000
-"""Longest name with its folders, and longest target of a link."""
 
 ENTRY_BYTES_MAX: Final = 8 * 512
 """What the headers and padding of one entry take at most, beside its content."""
@@ -241,24 +240,8 @@ class _Names:
 
 
 def _check_link(name: PurePosixPath, linkname: str) -> None:
-    """Refuse a link that could lead out of the tree, also by way of other links.
-
-    `..` may come first only: there it starts at a real folder of the tree; after another link it
-    would start wherever that one leads.
-    """
-    target = PurePosixPath(linkname)
-    ups = 0
-    while ups < len(target.parts) and target.parts[ups] == "..":
-        ups += 1
-    depth = len(name.parts) - 1
-    if (
-        not linkname
-        or target.is_absolute()
-        or ".." in target.parts[ups:]
-        or ups > depth
-        or "\0" in linkname
-        or len(os.fsencode(linkname)) > NAME_BYTES_MAX
-    ):
+    """Refuse a link that could lead out of the tree."""
+    if leads_out(name, linkname):
         raise BadArchive(f"the link {str(name)[:80]!r} leads out of the tree: {linkname[:80]!r}")
 
 
