@@ -39,6 +39,7 @@ from hub.mailroom import Mailroom
 from hub.mending import Mender
 from hub.offences import Offences
 from hub.operations import Operations
+from hub.packs import Packs
 from hub.publisher import Publisher
 from hub.settings import Settings
 from hub.shown import ShownFormatter
@@ -195,6 +196,7 @@ class _Hub:
     transport: MqttTransport
     mailroom: Mailroom
     publisher: Publisher
+    packs: Packs
     http: HttpServer
     ready_line: str
 
@@ -232,6 +234,13 @@ class _Hub:
             presence=Presence(HUB_PRESENCE, _births(identity)),
         )
         publisher = Publisher(transport, database, groups, clock, identity.run)
+        packs = Packs(
+            settings.state_dir,
+            artifacts,
+            count_max=settings.packs_max_count,
+            make_s=settings.pack_make_s,
+            bytes_max=settings.pack_tree_bytes_max,
+        )
         operations = Operations(
             settings=settings,
             clock=clock,
@@ -242,6 +251,7 @@ class _Hub:
             groups=groups,
             conversations=conversations,
             publisher=publisher,
+            packs=packs,
         )
         mailroom = Mailroom(
             transport=transport,
@@ -285,6 +295,7 @@ class _Hub:
             transport=transport,
             mailroom=mailroom,
             publisher=publisher,
+            packs=packs,
             http=HttpServer(build_api(operations, status), listening),
             ready_line=f"fieldfare hub is ready: http://{named}:{port}, {broker.kind} broker at "
             f"{broker.host}:{broker.port}, state in {settings.state_dir}",
@@ -297,6 +308,7 @@ class _Hub:
             inward = [
                 tasks.create_task(self.http.run(), name="http"),
                 tasks.create_task(self.publisher.run(), name="publisher"),
+                tasks.create_task(self.packs.run(), name="packs"),
                 tasks.create_task(self.mailroom.keep_time(), name="time"),
                 tasks.create_task(self.mailroom.run(), name="mailroom"),
                 link,

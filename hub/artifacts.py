@@ -116,6 +116,10 @@ class Artifacts:
                 left_bytes -= len(chunk)
                 yield chunk
 
+    def remove(self, digest: str) -> None:
+        """Remove an artifact that can be made again. Whoever is fetching it gets it to its end."""
+        self.path(digest).unlink(missing_ok=True)
+
     async def _fill(
         self, file: IO[bytes], hashed: "hashlib._Hash", chunks: AsyncIterator[bytes]
     ) -> None:

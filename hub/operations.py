@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from firmware_hooks.tree import tree_named
 from hub import deployments, releases, views, wishes
-from hub.artifacts import Artifacts
+from hub.artifacts import Artifacts, is_digest
 from hub.clock import Clock
 from hub.conversations import Conversations
 from hub.deployments import Accepted, Request
@@ -17,6 +18,7 @@ from hub.desired import DesiredDocuments
 from hub.entries import Entries
 from hub.errors import NotFound, Refusal
 from hub.groups import Groups
+from hub.packs import NoPack, Pack, Packs, Tree
 from hub.publisher import Publisher
 from hub.settings import Settings
 from hub.store import deployments as deployment_store
@@ -25,6 +27,7 @@ from hub.store import releases as release_store
 from hub.store.database import Connection, Database
 from hub.store.releases import Release
 from sync.documents import BadName, DocumentName, Kind
+from sync.manifest import parse_manifest
 from sync.topics import check_device, check_group
 
 T = TypeVar("T")
@@ -40,6 +43,13 @@ somebody asks."""
 
 KEPT_MAX: Final = 100
 
+ASKED_S: Final = 60.0
+"""For so long a count of devices is good enough to judge a pack by: a whole fleet asks for the same
+one at once, and counting 100,000 devices takes 5 ms."""
+
+_Ends = tuple[Release | None, Release | None, int]
+"""Two releases, and how many devices run the first."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Operations:
@@ -54,7 +64,9 @@ class Operations:
     groups: Groups
     conversations: Conversations
     publisher: Publisher
+    packs: Packs
     _kept: dict[object, tuple[float, Any]] = field(default_factory=dict)
+    _asked: dict[tuple[str, str], tuple[float, "_Ends"]] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------ releases
     async def publish_release(self, fields: object) -> tuple[Release, bool]:
@@ -72,6 +84,37 @@ class Operations:
     async def releases(self) -> list[Release]:
         """Return all releases, newest first."""
         return await self.database.read(release_store.every)
+
+    async def pack(self, base: str, target: str) -> Pack | None:
+        """Return the pack between two releases by their digests, None if it is being made.
+
+        Raises:
+            NotFound: There is none; says why.
+        """
+        if not (is_digest(base) and is_digest(target)):
+            raise Refusal("a release is named by its manifest's SHA-256: 64 lower-case hex digits")
+
+        def job(db: Connection) -> _Ends:
+            ends = [release_store.by_digest(db, bytes.fromhex(each)) for each in (base, target)]
+            return ends[0], ends[1], queries.count_running(db, bytes.fromhex(base))
+
+        now_mono = self.clock.mono_s()
+        asked_mono, found = self._asked.get((base, target), (0.0, None))
+        if found is None or now_mono - asked_mono >= ASKED_S:
+            found = await self.database.read(job)
+            if len(self._asked) >= KEPT_MAX:
+                self._asked.clear()
+            if found[2]:
+                self._asked[base, target] = now_mono, found
+        before, after, devices_count = found
+        try:
+            if before is None or after is None or before.component != after.component:
+                raise NoPack("these are not two releases of one component")  # noqa: TRY301
+            if not devices_count:
+                raise NoPack("no device is known to run the first of them")  # noqa: TRY301
+            return self.packs.offer(_tree_of(before), _tree_of(after), devices_count)
+        except NoPack as error:
+            raise NotFound(f"there is no pack from {base} to {target}: {error}") from None
 
     # --------------------------------------------------------------------------- deployments
     async def deploy(self, request: Request) -> Accepted:
@@ -243,3 +286,12 @@ class Operations:
                 self._kept.clear()
             self._kept[key] = (now_mono + cost_s + cost_s * KEPT_FOR_COST, answer)
         return answer
+
+
+def _tree_of(release: Release) -> Tree:
+    manifest = parse_manifest(release.manifest)
+    named = tree_named(manifest.parameters)
+    if named is None or len(manifest.artifacts) != 1:
+        raise NoPack(f"{release.component}@{release.version} does not name the list of its tree")
+    artifact = manifest.artifacts[0]
+    return Tree(release.digest.hex(), artifact.sha256, artifact.length_bytes, named[0])

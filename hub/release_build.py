@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from firmware_hooks.tree import PARAMETER_DIGEST, PARAMETER_LENGTH, BadTree, list_files
 from sync.manifest import ARTIFACT_BYTES_MAX, Artifact, BadManifest, Manifest, manifest_from
 
 DESCRIPTION: Final = "release.toml"
@@ -236,8 +237,20 @@ def build_release(
         described = Artifact(
             name=ARTIFACT_NAME, sha256=_digest_of(artifact), length_bytes=length_bytes
         )
-        manifest = manifest_from({**fields, "artifacts": [described.model_dump()]})
+        parameters = {**fields.get("parameters", {}), **_tree_parameters(entries)}
+        manifest = manifest_from(
+            {**fields, "parameters": parameters, "artifacts": [described.model_dump()]}
+        )
         yield Build(manifest, artifact, len(entries), tree_bytes)
+
+
+def _tree_parameters(entries: Mapping[str, Entry]) -> dict[str, str | int]:
+    """Return what the manifest says about the list of the tree, by which packs are checked."""
+    try:
+        text = list_files((name, entry.path) for name, entry in entries.items())
+    except BadTree:
+        return {}  # too long a list: such a release always travels whole
+    return {PARAMETER_DIGEST: hashlib.sha256(text).hexdigest(), PARAMETER_LENGTH: len(text)}
 
 
 def _walk(tree: Path, folder: Path, left_out: Path | None) -> Iterator[tuple[str, Entry]]:

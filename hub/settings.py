@@ -91,6 +91,19 @@ class Settings(BaseModel):
     blob_max_bytes: Annotated[int, Field(ge=1, le=ARTIFACT_BYTES_MAX)] = Field(
         default=ARTIFACT_BYTES_MAX, description="Largest artifact that can be uploaded."
     )
+    packs_max_count: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=200,
+        description="Most packs between releases that are kept; those that were not asked for the "
+        "longest go first. 0 makes none.",
+    )
+    pack_make_s: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=600.0, description="CPU time that making one pack may take."
+    )
+    pack_tree_bytes_max: Annotated[int, Field(ge=1, le=ARTIFACT_BYTES_MAX)] = Field(
+        default=2 * 1024**3,
+        description="Largest release, unpacked, that packs are made for. While one is made, the "
+        "disk holds three of them.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important lines that are written to standard error."
     )

@@ -9,7 +9,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
-from hub.api import blobs, routes
+from hub.api import blobs, packs, routes
 from hub.api.guard import Guard
 from hub.api.problems import HANDLERS
 from hub.api.status import Status, program_version
@@ -41,6 +41,7 @@ HANDLED: Final = (
     blobs.head_blob,
     blobs.get_blob,
     blobs.put_blob,
+    packs.pack,
 )
 
 

@@ -103,6 +103,12 @@ def versions_of_component(connection: Connection, component: str) -> dict[int, R
     return {row[0]: _running(row) for row in rows}
 
 
+def count_running(connection: Connection, release: bytes) -> int:
+    """Return how many devices say that they run this release."""
+    rows = connection.execute("SELECT count(*) FROM p_version WHERE release = ?", (release,))
+    return sum(int(count) for (count,) in rows)
+
+
 def components(connection: Connection) -> list[str]:
     """Return every component that was released or is run."""
     rows = connection.execute(

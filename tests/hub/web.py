@@ -14,6 +14,7 @@ from hub.api.status import Status
 from hub.artifacts import Artifacts
 from hub.clock import Clock
 from hub.operations import Operations
+from hub.packs import Packs
 from hub.publisher import Publisher
 from hub.settings import Settings
 from sync.transport.memory import MemoryTransport
@@ -41,16 +42,18 @@ class CoreClock:
 
 def operations_of(core: Core, state_dir: Path) -> Operations:
     clock: Clock = CoreClock(core)
+    artifacts = Artifacts(state_dir, blob_max_bytes=1_000_000)
     transport = MemoryTransport(MemoryBroker(), Link(client_id="hub"))
     return Operations(
         settings=Settings(state_dir=state_dir, blob_max_bytes=1_000_000),
         clock=clock,
         database=core.database,
-        artifacts=Artifacts(state_dir, blob_max_bytes=1_000_000),
+        artifacts=artifacts,
         desired=core.desired,
         entries=core.entries,
         groups=core.groups,
         conversations=core.conversations,
+        packs=Packs(state_dir, artifacts, count_max=3, make_s=60, bytes_max=10_000_000),
         publisher=Publisher(transport, core.database, core.groups, clock, b"hub-1!"),
     )
 
