@@ -139,6 +139,21 @@ class Fetcher:
                 async with asyncio.timeout(self._random.uniform(0, ceiling_s)):
                     await self._nudge.wait()
 
+    def have_bytes(self, sha256: str) -> int:
+        """Return how much of a file has arrived; nothing of it may be right."""
+        for path in (self.path(sha256), self._folder / f"{sha256}.part"):
+            if path.exists():
+                return path.stat().st_size
+        return 0
+
+    async def ask(self, path: str, *, bytes_max: int) -> tuple[int, float, bytes]:
+        """Ask the hub something small, once; return status, Retry-After in seconds, and answer.
+
+        Raises:
+            FetchFailed: It could not be asked.
+        """
+        return await in_thread(partial(self._ask_once, path, bytes_max), "question")
+
     def clean_up(self, keep: set[str]) -> None:
         """Remove everything but the files with these digests, and their beginnings.
 
@@ -209,6 +224,22 @@ class Fetcher:
         connection = kind(address.hostname or "", address.port, timeout=self._limits.stall_s)
         connection.connect()
         return connection
+
+    def _ask_once(self, path: str, bytes_max: int) -> tuple[int, float, bytes]:
+        from http.client import HTTPException  # noqa: PLC0415
+
+        try:
+            with contextlib.closing(self._connect()) as connection:
+                headers = {"Connection": "close", "User-Agent": "fieldfare-agent"}
+                root = urlsplit(self._hub_url).path.rstrip("/")
+                connection.request("GET", root + path, headers=headers)
+                answer = connection.getresponse()
+                after = answer.getheader("Retry-After") or ""
+                body = answer.read(bytes_max)
+        except (OSError, HTTPException) as error:
+            detail = f"{type(error).__name__}: {error}"[:200]
+            raise FetchFailed(Reason.UNREACHABLE, detail, final=False) from None
+        return answer.status, float(after) if after.isdecimal() else 0.0, body
 
     def _ask(self, connection: "HTTPConnection", sha256: str, have_bytes: int) -> "HTTPResponse":
         headers = {"Connection": "close", "User-Agent": "fieldfare-agent"}

@@ -21,6 +21,7 @@ from agent.health import Verdict
 from agent.install import DONE, UNTOUCHED, Event, State, after, exhausted
 from agent.journal import Journal, moved
 from agent.log import say
+from agent.packs import NoPack, Packs
 from agent.plan import Runs
 from agent.releases import Release, Releases, calls, read_manifest
 from agent.report import Report
@@ -76,6 +77,7 @@ class InstallEngine:
                 disk_reserve_bytes=settings.disk_reserve_bytes,
             ),
         )
+        self._packs = Packs(self._fetcher, wait_s=settings.pack_wait_s)
         self._proven = b""
         """Digest of the release that last passed its trial in this start."""
         self.activity = "idle"
@@ -235,11 +237,32 @@ class InstallEngine:
         text = await in_thread(path.read_bytes, "manifest")
         manifest = read_manifest(text, journal.digest)
         self._check(manifest, journal)
-        for artifact in manifest.artifacts:
-            await self._fetcher.fetch(artifact.sha256, artifact.length_bytes, go_on=go_on)
-        await self._documents.acknowledge(journal.deployment, Stage.VERIFIED)
+        came = await self._come(journal, manifest, go_on)
+        await self._documents.acknowledge(journal.deployment, Stage.VERIFIED, detail=came)
         tries = max(journal.attempts, 1)  # from here on the first try is under way
         return msgspec.structs.replace(journal, manifest=text, attempts=tries), Event.FETCHED
+
+    async def _come(self, journal: Journal, manifest: Manifest, go_on: Callable[[], None]) -> str:
+        """Bring what the release is made of; return how it came."""
+        release = self._releases.release(manifest, journal.digest)
+        base = await in_thread(partial(self._releases.running, journal.component), "releases")
+        if base is not None and not self._report.is_proven(base):
+            base = None
+        try:
+            return await self._packs.stage(self._order(release), release, base, go_on)
+        except NoPack as why:
+            for artifact in manifest.artifacts:
+                await self._fetcher.fetch(artifact.sha256, artifact.length_bytes, go_on=go_on)
+            return f"whole: {why}"[:200]
+
+    def _order(self, release: Release) -> Order:
+        parts = release.manifest.artifacts
+        return Order(
+            release.manifest,
+            release.digest,
+            {part.name: self._fetcher.path(part.sha256) for part in parts},
+            self._settings.release_bytes_max,
+        )
 
     def _check(self, manifest: Manifest, journal: Journal) -> None:
         """Refuse what does not fit before its artifacts are fetched."""
@@ -257,14 +280,7 @@ class InstallEngine:
 
     async def _stage(self, journal: Journal) -> tuple[Journal, Event]:
         release = self._release(journal)
-        artifacts = release.manifest.artifacts
-        order = Order(
-            release.manifest,
-            journal.digest,
-            {part.name: self._fetcher.path(part.sha256) for part in artifacts},
-            self._settings.release_bytes_max,
-        )
-        await calls(partial(release.installer.stage, order))
+        await calls(partial(release.installer.stage, self._order(release)))
         keep = partial(self._releases.keep, journal.component, journal.digest, journal.manifest)
         await in_thread(keep, "manifest")
         before = await calls(release.installer.running)

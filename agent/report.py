@@ -52,5 +52,11 @@ class Report:
         """Return what was reported last, by component."""
         return records.select(Running, names.VERSION, self._documents.reported())
 
+    def is_proven(self, release: Release) -> bool:
+        """Tell whether the release was reported as running and healthy."""
+        reported = records.select(Running, names.VERSION, self._documents.reported())
+        known = reported.get(release.manifest.component)
+        return known is not None and known.release == release.digest and known.healthy
+
     async def _write(self, component: str, running: Running) -> None:
         await self._documents.write({names.VERSION + component: records.encode(running)})

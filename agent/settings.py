@@ -111,6 +111,13 @@ class Settings(BaseModel):
     fetch_stall_s: Seconds = Field(
         30.0, description="Silence after which a download is broken off and resumed."
     )
+    pack_wait_s: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="How long to wait while the hub makes a pack, before the whole release is "
+        "fetched.",
+    )
     release_bytes_max: int = Field(
         2 * 1024**3, ge=1, description="Most bytes that a release may take once unpacked."
     )

@@ -16,7 +16,7 @@ else has to know of it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from sync.manifest import Manifest
 
@@ -44,6 +44,33 @@ class Order:
     artifacts: Mapping[str, Path]
     """Verified files by artifact name. Check them again before use: disks lie."""
     unpacked_bytes_max: int
+
+
+@runtime_checkable
+class TakesPacks(Protocol):
+    """What an installer has beside an `Installer` if it can start from what runs.
+
+    Nothing of it is needed: a release that cannot come as a pack comes whole.
+    """
+
+    def can_start_from(self, digest: bytes) -> bool:
+        """Tell whether a pack could start from this release; not all of it is looked at."""
+        ...
+
+    def stage_pack(self, order: Order, pack: Path, base: bytes) -> str:
+        """Do what `stage` does, from the release `base` and a pack instead of artifacts.
+
+        `stage` finds it done afterwards. Returns what was done, for a person.
+
+        Args:
+            order: As for `stage`; its artifacts need not be there.
+            pack: A file. It may be anything.
+            base: Digest of the release that runs.
+
+        Raises:
+            InstallerError: It was not done; nothing of it is left, and `stage` can still be called.
+        """
+        ...
 
 
 class Installer(Protocol):

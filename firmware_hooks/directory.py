@@ -5,6 +5,7 @@ Owns `<install_dir>/<component>`:
     releases/<digest>/      one tree for each release, named by the manifest's SHA-256
     current -> releases/... what runs
     previous -> releases/...what ran before the last switch
+    trees/<digest>          the list of each tree whose manifest names one, as it was unpacked
 
 A tree comes as one tar file. It is unpacked under a name ending in `.partial`, made durable and
 renamed, so a tree with its final name is complete. Links are replaced by renaming a new one over
@@ -37,6 +38,7 @@ class DirectoryInstaller:
         """Work in `install_dir/component`."""
         self._home = install_dir / component
         self._releases = self._home / "releases"
+        self._trees = self._home / "trees"
 
     def stage(self, order: Order) -> None:
         """Unpack the tree beside the running one."""
@@ -55,6 +57,7 @@ class DirectoryInstaller:
             partial.mkdir()
             _verify(order.artifacts[artifact.name], artifact)
             _unpack(order.artifacts[artifact.name], partial, order.unpacked_bytes_max)
+            self._keep_list(order, partial)
             _fsync_tree(partial)
             partial.rename(final)
             _fsync(self._releases)
@@ -64,6 +67,45 @@ class DirectoryInstaller:
             if isinstance(error, OSError):
                 raise _explained(error) from None
             raise
+
+    def can_start_from(self, digest: bytes) -> bool:
+        """Tell whether the release is here, and its list is."""
+        return self.folder(digest).is_dir() and self._list(digest).is_file()
+
+    def stage_pack(self, order: Order, pack: Path, base: bytes) -> str:
+        """Make the tree of what runs and the pack, in a process of its own."""
+        # Imported here, as unpacking is.
+        from firmware_hooks.packed import apply_pack  # noqa: PLC0415
+
+        final = self.folder(order.digest)
+        if final.is_dir():
+            return "it was here already"
+        partial = final.with_name(final.name + PARTIAL)
+        try:
+            _make_folder(self._trees)
+            _remove(partial)
+            partial.mkdir()
+            said = apply_pack(
+                order,
+                pack,
+                base=self.folder(base),
+                base_list=self._list(base),
+                into=partial,
+                list_to=self._list(order.digest),
+            )
+            _fsync(self._list(order.digest))
+            _fsync(self._trees)
+            _fsync_tree(partial)
+            partial.rename(final)
+            _fsync(self._releases)
+        except (OSError, InstallerError) as error:
+            with contextlib.suppress(OSError):
+                _remove(partial)
+                _remove(self._list(order.digest))
+            if isinstance(error, OSError):
+                raise _explained(error) from None
+            raise
+        return said
 
     def activate(self, digest: bytes) -> None:
         """Point `previous` at what runs and `current` at the staged tree."""
@@ -122,12 +164,39 @@ class DirectoryInstaller:
             for tree in sorted(self._releases.iterdir()):
                 if tree.name not in keep:
                     _remove(tree)
+            if self._trees.is_dir():
+                for text in sorted(self._trees.iterdir()):
+                    if text.name not in keep:
+                        _remove(text)
             for link in self._home.glob(f"*{NEXT}"):
                 link.unlink()
         except FileNotFoundError:
             return
         except OSError as error:
             raise _explained(error) from None
+
+    def _list(self, digest: bytes) -> Path:
+        return self._trees / digest.hex()
+
+    def _keep_list(self, order: Order, tree: Path) -> None:
+        """Keep the list of a tree that is as its manifest says, so that a pack can start from it.
+
+        A tree that is not still is what the artifact holds, and that is what was signed.
+        """
+        from firmware_hooks.tree import BadTree, list_tree, tree_named  # noqa: PLC0415
+
+        named = tree_named(order.manifest.parameters)
+        if named is None:
+            return
+        try:
+            text = list_tree(tree)
+        except BadTree:
+            return
+        if hashlib.sha256(text).digest() == named[0]:
+            _make_folder(self._trees)
+            self._list(order.digest).write_bytes(text)
+            _fsync(self._list(order.digest))
+            _fsync(self._trees)
 
     def _target(self, link: str) -> bytes | None:
         try:

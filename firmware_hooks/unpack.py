@@ -82,6 +82,7 @@ def unpack_tree(
     into: Path,
     target: bytes,
     bytes_max: int,
+    list_to: Path | None = None,
 ) -> Done:
     """Make the tree whose list has the digest `target` in the empty folder `into`.
 
@@ -92,6 +93,7 @@ def unpack_tree(
         into: On an error something of the tree may be left there.
         target: Digest of the list of the tree that is wanted.
         bytes_max: Most bytes of all files together.
+        list_to: Where the list of the tree is written.
 
     Raises:
         BadPack: It does not make that tree.
@@ -109,6 +111,8 @@ def unpack_tree(
         raise BadPack(str(error)) from None
     if after.bytes_count > bytes_max:
         raise BadPack(f"the tree has {after.bytes_count} bytes, at most {bytes_max}")
+    if list_to is not None:
+        list_to.write_bytes(after.text)
     return _Work(pack, before, base, after, into).run()
 
 
@@ -300,7 +304,7 @@ def peak_bytes() -> int:
 def main() -> int:
     """Make the tree that the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m firmware_hooks.unpack", description=__doc__)
-    for name in ("pack", "base", "base_list", "into"):
+    for name in ("pack", "base", "base_list", "into", "list_to"):
         parser.add_argument(name, type=Path)
     parser.add_argument("target", type=bytes.fromhex)
     parser.add_argument("bytes_max", type=int)
@@ -315,6 +319,7 @@ def main() -> int:
                 into=options.into,
                 target=options.target,
                 bytes_max=options.bytes_max,
+                list_to=options.list_to,
             )
     except (BadPack, MemoryError) as error:
         return _ended(Exit.BAD_PACK, str(error) or "the pack needs more memory than is allowed")

@@ -17,6 +17,8 @@ class Blobs:
         self.contents: dict[str, bytes] = {}
         self.requests: list[tuple[str, str | None]] = []
         """Digest and Range header of each request."""
+        self.packs: dict[str, list[tuple[int, bytes]]] = {}
+        """Answers to `base/target`, one after the other; the last one again and again."""
         self.url = ""
 
     def put(self, content: bytes) -> str:
@@ -40,6 +42,11 @@ def serving_blobs() -> Iterator[Blobs]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if self.path.startswith("/api/v1/packs/"):
+                answers = blobs.packs.get(self.path.removeprefix("/api/v1/packs/"), [(404, b"{}")])
+                status, body = answers.pop(0) if len(answers) > 1 else answers[0]
+                self.answer(HTTPStatus(status), body)
+                return
             digest = self.path.removeprefix("/api/v1/blobs/")
             asked = self.headers.get("Range")
             blobs.requests.append((digest, asked))

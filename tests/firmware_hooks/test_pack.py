@@ -249,7 +249,15 @@ def run(between: Pair, into: Path, target: bytes) -> "subprocess.CompletedProces
     return subprocess.run(
         [
             *(sys.executable, "-P", "-m", "firmware_hooks.unpack"),
-            *(between.pack, between.old, base_list, into, target.hex(), str(2**30)),
+            *(
+                between.pack,
+                between.old,
+                base_list,
+                into,
+                into.with_name("list"),
+                target.hex(),
+                str(2**30),
+            ),
         ],
         capture_output=True,
         text=True,
@@ -264,6 +272,7 @@ def test_the_program_says_what_it_did_and_ends_with_a_code_for_each_reason(
     assert (ended.returncode, ended.stderr) == (Exit.DONE, "")
     assert json.loads(ended.stdout)["made_count"] == 4
     assert list_tree(tmp_path / "out") == between.target.text
+    assert (tmp_path / "list").read_bytes() == between.target.text
 
     ended = run(between, tmp_path / "wrong", bytes(32))
     assert ended.returncode == Exit.BAD_PACK
