@@ -22,6 +22,14 @@ DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
 
 Argument = Annotated[str, Field(min_length=1, max_length=1000)]
 Command = Annotated[tuple[Argument, ...], Field(min_length=1, max_length=50)]
+Versions = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.+~_*-]{1,63}$")], ...],
+    Field(min_length=1, max_length=50),
+]
+"""Versions, `*` standing for any characters: `1.4.2`, `1.*`."""
+
+_ADDED: Final = ("requires", "forbids", "owner", "outcomes", "unmeasured")
+"""Fields that the first manifests did not have."""
 
 
 class BadManifest(ValueError):
@@ -74,7 +82,29 @@ class Manifest(_Part):
     restart_s: Annotated[float, Field(gt=0, le=600)] = 30.0
     """How long `restart` may take."""
     health: Health
+    requires: Annotated[
+        dict[Annotated[str, Field(pattern=COMPONENT_PATTERN)], Versions], Field(max_length=50)
+    ] = {}
+    """Components that must run here, each in one of the versions named."""
+    forbids: Annotated[
+        dict[Annotated[str, Field(pattern=COMPONENT_PATTERN)], Versions], Field(max_length=50)
+    ] = {}
+    """Versions of components that must not run here."""
+    owner: Annotated[str, Field(max_length=200)] = ""
+    """Who answers for the release: a team or an address."""
+    outcomes: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")], ...],
+        Field(max_length=50),
+    ] = ()
+    """Names of the outcomes by which it will be judged."""
+    unmeasured: Annotated[str, Field(max_length=500)] = ""
+    """Why it is released without owner or outcome."""
     notes: Annotated[str, Field(max_length=2000)] = ""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether somebody answers for it, and by something that will be measured."""
+        return bool(self.owner.strip() and self.outcomes)
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -84,8 +114,15 @@ class Manifest(_Part):
         return self
 
     def canonical(self) -> bytes:
-        """Return the one byte form of this manifest."""
+        """Return the one byte form of this manifest.
+
+        Fields that came later are left out while they are empty, so that what was released before
+        them keeps its digest.
+        """
         fields = self.model_dump(mode="json")
+        for name in _ADDED:
+            if not fields[name]:
+                del fields[name]
         return json.dumps(
             fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         ).encode()

@@ -230,11 +230,15 @@ class Reason(StrEnum):
     OK = ""
     ALREADY_RUNNING = "already_running"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    BELOW_THRESHOLD = "below_threshold"
     BUSY = "busy"
     CANCELLED = "cancelled"
     DIGEST_MISMATCH = "digest_mismatch"
     DOWNLOAD_FAILED = "download_failed"
+    ENDLESS = "endless"
     EXPIRED = "expired"
+    FORBIDDEN_VERSION = "forbidden_version"
+    FREEZE = "freeze"
     HEALTH_FAILED = "health_failed"
     HEALTH_TIMED_OUT = "health_timed_out"
     INCOMPATIBLE = "incompatible"
@@ -242,14 +246,22 @@ class Reason(StrEnum):
     INTERNAL = "internal"
     INTERRUPTED = "interrupted"
     MANIFEST_INVALID = "manifest_invalid"
+    METADATA_INVALID = "metadata_invalid"
+    MIX_AND_MATCH = "mix_and_match"
     NO_SPACE = "no_space"
     NOT_FOUND = "not_found"
+    REQUIREMENT_UNMET = "requirement_unmet"
+    ROLLBACK = "rollback"
     ROLLBACK_FAILED = "rollback_failed"
     ROLLED_BACK_OK = "rolled_back_ok"
+    SLOW = "slow"
+    STALE = "stale"
     SUPERSEDED = "superseded"
     TOO_LARGE = "too_large"
     UNKNOWN_INSTALLER = "unknown_installer"
     UNREACHABLE = "unreachable"
+    UNSIGNED = "unsigned"
+    WRONG_LENGTH = "wrong_length"
 
 
 SENTENCES: Mapping[Reason, str] = MappingProxyType(
@@ -257,11 +269,15 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.OK: "Nothing to explain.",
         Reason.ALREADY_RUNNING: "The device runs this release already.",
         Reason.ATTEMPTS_EXHAUSTED: "Every attempt that the device allows itself has failed.",
+        Reason.BELOW_THRESHOLD: "Metadata was signed by fewer keys than its role needs.",
         Reason.BUSY: "Something on the device asked to wait.",
         Reason.CANCELLED: "An operator took the deployment back.",
         Reason.DIGEST_MISMATCH: "A file that arrived is not the one the manifest names.",
         Reason.DOWNLOAD_FAILED: "A file could not be fetched completely.",
+        Reason.ENDLESS: "A file went on beyond its announced or allowed length.",
         Reason.EXPIRED: "The time to start it had run out.",
+        Reason.FORBIDDEN_VERSION: "The device runs a version that the release forbids.",
+        Reason.FREEZE: "The source has nothing newer than metadata that has run out.",
         Reason.HEALTH_FAILED: "The health check failed.",
         Reason.HEALTH_TIMED_OUT: "The health check gave no answer in time.",
         Reason.INCOMPATIBLE: "The release is not made for this device.",
@@ -269,14 +285,22 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.INTERNAL: "The agent itself has a fault; its journal says more.",
         Reason.INTERRUPTED: "The power or the agent went away in the middle.",
         Reason.MANIFEST_INVALID: "The manifest cannot be read or contradicts itself.",
-        Reason.NO_SPACE: "There is not enough room on the device.",
+        Reason.METADATA_INVALID: "What was offered as signed metadata is none.",
+        Reason.MIX_AND_MATCH: "Signed metadata of different moments was offered as one.",
         Reason.NOT_FOUND: "The hub no longer has a file that the release needs.",
+        Reason.NO_SPACE: "There is not enough room on the device.",
+        Reason.REQUIREMENT_UNMET: "The device does not run what the release builds on.",
+        Reason.ROLLBACK: "Older metadata was offered than the device has seen before.",
         Reason.ROLLBACK_FAILED: "The release that ran before could not be restored.",
         Reason.ROLLED_BACK_OK: "The release that ran before runs again and is healthy.",
+        Reason.SLOW: "Metadata came so slowly that it would never have ended.",
+        Reason.STALE: "The newest metadata there is had run out too long ago.",
         Reason.SUPERSEDED: "A later deployment took its place.",
         Reason.TOO_LARGE: "A file is larger than the device accepts.",
         Reason.UNKNOWN_INSTALLER: "The device has no installer of the kind the release asks for.",
         Reason.UNREACHABLE: "The hub could not be reached.",
+        Reason.UNSIGNED: "Nobody whom the device trusts has signed the release.",
+        Reason.WRONG_LENGTH: "A file has another length than was signed.",
     }
 )
 """One sentence for people for each reason."""

@@ -124,3 +124,21 @@ def test_parameters_keep_their_types() -> None:
     assert [type(value) for value in again.parameters.values()] == [
         type(given[key]) for key in again.parameters
     ]
+
+
+def test_what_was_released_before_a_field_existed_keeps_its_digest() -> None:
+    manifest: Manifest = manifest_from(FIELDS)
+    added = {"requires", "forbids", "owner", "outcomes", "unmeasured"}
+    assert not added & set(json.loads(manifest.canonical()))
+
+
+@pytest.mark.parametrize(
+    ("owner", "outcomes", "is_measured"),
+    [("us", ["adoption"], True), ("us", [], False), (" ", ["adoption"], False)],
+)
+def test_a_release_is_measured_if_it_has_an_owner_and_an_outcome(
+    owner: str, outcomes: list[str], is_measured: bool
+) -> None:
+    manifest: Manifest = manifest_from({**FIELDS, "owner": owner, "outcomes": outcomes})
+    assert manifest.is_measured is is_measured
+    assert parse_manifest(manifest.canonical()) == manifest

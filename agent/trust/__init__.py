@@ -1,0 +1,1 @@
+"""What this device believes: signed metadata from any source, verified in a process of its own."""
