@@ -34,6 +34,8 @@ class Release(Answer, frozen=True, kw_only=True):
     """SHA-256 of the manifest, hexadecimal."""
     created_at_ms: int
     manifest: Mapping[str, Any]
+    is_signed: bool = False
+    """Whether it is on the signed list of releases."""
 
 
 class Releases(Answer, frozen=True, kw_only=True):

@@ -159,6 +159,35 @@ class HubClient:
         """Publish a release whose artifacts the hub holds; the same one again changes nothing."""
         return self._ask(answers.Release, "POST", "/releases", json.loads(manifest.canonical()))
 
+    def trust(self) -> Any:
+        """Return the hub's online keys and which signed metadata it serves."""
+        return self._json("GET", "/trust")
+
+    def trust_file(self, name: str) -> bytes | None:
+        """Return signed metadata as the hub serves it; None if it has none of this name."""
+        try:
+            return self._request("GET", f"/trust/metadata/{_part(name)}")
+        except Refused as refused:
+            if refused.status == http.HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    def hand_in(self, roots: Sequence[bytes], targets: bytes | None) -> Any:
+        """Hand in what was signed, roots in order; return as `trust`."""
+        wish = {
+            "roots": [each.decode() for each in roots],
+            "targets": None if targets is None else targets.decode(),
+        }
+        return self._json("POST", "/trust", wish)
+
+    def new_online_keys(self) -> Any:
+        """Let the hub make new online keys; return their public halves."""
+        return self._json("POST", "/trust/online", {})
+
+    def get_blob(self, sha256: str) -> bytes:
+        """Return a blob that is small enough to be held, such as a manifest."""
+        return self._request("GET", f"/blobs/{_part(sha256)}")
+
     def deploy(
         self,
         release: str,

@@ -26,6 +26,7 @@ from hub.store import queries
 from hub.store import releases as release_store
 from hub.store.database import Connection, Database
 from hub.store.releases import Release
+from hub.trust import notary
 from sync.documents import BadName, DocumentName, Kind
 from sync.manifest import parse_manifest
 from sync.topics import check_device, check_group
@@ -74,12 +75,18 @@ class Operations:
 
         Raises:
             WrongContent: It is no manifest.
-            Clash: Artifacts are missing, or the version was released with other content.
+            Clash: Artifacts are missing, the version was released with other content, or this hub
+                has a root and the release is not on its signed list.
         """
         manifest = releases.check_release(fields, self.artifacts)
         await self.artifacts.keep(manifest.canonical())
         now_ms = self.clock.now_ms()
-        return await self._write(lambda db: releases.publish(db, manifest, now_ms))
+
+        def job(db: Connection) -> tuple[Release, bool]:
+            notary.require_listed(db, manifest)
+            return releases.publish(db, manifest, now_ms)
+
+        return await self._write(job)
 
     async def releases(self) -> list[Release]:
         """Return all releases, newest first."""

@@ -93,12 +93,15 @@ class Build:
         return self.manifest.digest().hex()
 
 
-def read_description(file: Path, *, version: str | None = None) -> dict[str, Any]:
+def read_description(
+    file: Path, *, version: str | None = None, unmeasured: str | None = None
+) -> dict[str, Any]:
     """Return the fields of a manifest, without artifacts, that `file` gives; all are checked.
 
     Args:
         file: A `release.toml`.
         version: Takes the place of the one in the file.
+        unmeasured: The same: why it has no owner or outcome.
 
     Raises:
         BadRelease: It cannot be read, is no TOML, or a key is missing, unknown or out of bounds;
@@ -121,6 +124,8 @@ def read_description(file: Path, *, version: str | None = None) -> dict[str, Any
         raise BadRelease(f"{file} is not TOML: {error}") from None
     if version is not None:
         fields["version"] = version
+    if unmeasured is not None:
+        fields["unmeasured"] = unmeasured
     if "artifacts" in fields:
         raise BadRelease(f"{file}: artifacts: leave it out, it is worked out from the tree")
     try:
@@ -207,6 +212,7 @@ def build_release(
     description: Path,
     *,
     version: str | None = None,
+    unmeasured: str | None = None,
     work_dir: Path | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Iterator[Build]:
@@ -216,13 +222,14 @@ def build_release(
         trees: Folders, laid over each other; a later one's files count.
         description: The `release.toml`.
         version: Takes the place of the one in the description.
+        unmeasured: The same: why it has no owner or outcome.
         work_dir: Where the temporary file goes; None for the system's place.
         on_bytes: Told how many bytes each packed file has.
 
     Raises:
         BadRelease: The description or a tree is wrong, or there is no room for the archive.
     """
-    fields = read_description(description, version=version)
+    fields = read_description(description, version=version, unmeasured=unmeasured)
     entries = scan(trees, left_out=description)
     with tempfile.TemporaryDirectory(prefix="fieldfare-release-", dir=work_dir) as folder:
         artifact = Path(folder) / ARTIFACT_NAME

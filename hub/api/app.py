@@ -9,11 +9,13 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
-from hub.api import blobs, packs, routes
+from hub.api import blobs, packs, routes, trust
 from hub.api.guard import Guard
 from hub.api.problems import HANDLERS
 from hub.api.status import Status, program_version
 from hub.operations import Operations
+from hub.trust.desk import TrustDesk
+from hub.trust.online import OnlineKeys
 
 T = TypeVar("T")
 
@@ -42,16 +44,24 @@ HANDLED: Final = (
     blobs.get_blob,
     blobs.put_blob,
     packs.pack,
+    trust.trust,
+    trust.trust_metadata,
+    trust.hand_in_trust,
+    trust.new_online_keys,
 )
 
 
 def build_api(operations: Operations, status: Status) -> ASGIApp:
     """Return the API as an ASGI application."""
+    desk = TrustDesk(
+        operations.database, operations.clock, OnlineKeys(operations.settings.state_dir)
+    )
     api = Litestar(
         [Router(ROOT, route_handlers=list(HANDLED))],
         dependencies={
             "operations": Provide(_always(operations), sync_to_thread=False),
             "status": Provide(_always(status), sync_to_thread=False),
+            "trust_desk": Provide(_always(desk), sync_to_thread=False),
         },
         exception_handlers=HANDLERS,
         openapi_config=OpenAPIConfig(

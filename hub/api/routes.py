@@ -11,7 +11,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPTED
 
-from hub.api.given import TheOperations, TheStatus
+from hub.api.given import TheOperations, TheStatus, TheTrust
 from hub.deployments import Request
 from hub.operations import PAGE_MAX
 from hub.store.releases import Release
@@ -82,9 +82,15 @@ async def device(operations: TheOperations, device: FromPath[str]) -> dict[str, 
 
 
 @get("/releases", summary="Releases, newest first")
-async def releases(operations: TheOperations) -> dict[str, Any]:
+async def releases(operations: TheOperations, trust_desk: TheTrust) -> dict[str, Any]:
     """List what can be deployed."""
-    return {"items": [_release(each) for each in await operations.releases()]}
+    signed = await trust_desk.listed()
+    return {
+        "items": [
+            _release(each) | {"is_signed": each.digest in signed}
+            for each in await operations.releases()
+        ]
+    }
 
 
 @post(

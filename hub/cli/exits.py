@@ -28,6 +28,8 @@ class Exit(IntEnum):
     """The wait is over, and the deployment is not."""
     NOT_ALL_RUN = 16
     """The deployment is over, and not every targeted device runs the release."""
+    KEYS = 17
+    """The folder of keys cannot sign what was asked."""
     DEMO_CANNOT_START = 20
     """The demo could not be set up."""
     DEMO_DIFFERS = 21

@@ -1,5 +1,6 @@
-"""`fieldfare release`: build a release of a folder, and list what there is."""
+"""`fieldfare release`: build a release of a folder, sign, publish, list, carry and withdraw it."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 
 from hub import answers
 from hub.cli.exits import CommandFailed, Exit
+from hub.cli.keys import key_folder, keys_option, now_s, passphrase, signing
 from hub.cli.options import (
     as_json,
     bytes_words,
@@ -23,14 +25,18 @@ from hub.client import HubClient
 
 if TYPE_CHECKING:
     from hub.release_build import Build
+    from sync.manifest import Manifest
 
 LARGE_BYTES: Final = 4 * 1024 * 1024
 """From this size on an upload shows how far it is."""
 
+TARGETS_SUFFIX: Final = ".targets.json"
+"""End of the name of a signed list of releases beside a release that was built."""
+
 
 @click.group()
 def release() -> None:
-    """Build and list releases."""
+    """Build, sign, publish and list releases."""
 
 
 @release.command()
@@ -55,18 +61,30 @@ def release() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Write the files there instead of publishing them on a hub.",
 )
+@click.option(
+    "--unmeasured",
+    metavar="REASON",
+    help="Why it has no owner or no outcome; is signed with it and shown.",
+)
+@click.option(
+    "--unsigned", is_flag=True, help="Do not sign: for devices that run with allow_unsigned."
+)
+@keys_option
 @hub_option
 @as_json
-def build(
+def build(  # noqa: PLR0913 - one argument for each option
     trees: tuple[Path, ...],
     description: Path | None,
     version: str | None,
     output: Path | None,
+    unmeasured: str | None,
+    keys: Path,
     client: HubClient,
     *,
+    unsigned: bool,
     as_json: bool,
 ) -> None:
-    """Build a release of a folder and publish it on the hub.
+    """Build a release of a folder, sign it, and publish it on the hub.
 
     Several TREEs are laid over each other: of two files with the same name the later one's counts.
     The same tree always gives the same digest, and publishing it twice changes nothing.
@@ -75,16 +93,101 @@ def build(
     from hub.release_build import DESCRIPTION, BadRelease, build_release  # noqa: PLC0415
 
     try:
-        with build_release(trees, description or trees[-1] / DESCRIPTION, version=version) as built:
+        file = description or trees[-1] / DESCRIPTION
+        with build_release(trees, file, version=version, unmeasured=unmeasured) as built:
+            targets = _sign(built.manifest, keys, is_signed=not unsigned)
+            places: dict[str, Path] = {}
             if output is not None:
-                places = _write(built, output)
+                places = _write(built, output, targets)
             else:
-                places = {}
                 with failures():
-                    _publish(built, client, is_quiet=as_json)
+                    _send(built.manifest, built.artifact, targets, client, is_quiet=as_json)
             _report(built, places, client, is_json=as_json)
     except BadRelease as error:
         raise CommandFailed(str(error), Exit.BAD_RELEASE) from None
+
+
+@release.command()
+@click.argument("folder", type=click.Path(file_okay=False, exists=True, path_type=Path))
+@hub_option
+@as_json
+@talks_to_hub
+def publish(folder: Path, client: HubClient, *, as_json: bool) -> None:
+    """Publish what `release build --output FOLDER` has left there. Needs no keys.
+
+    Uploads what the hub lacks; after a broken link type it again.
+    """
+    from sync.manifest import BadManifest, parse_manifest  # noqa: PLC0415 - as for `build`
+
+    published = []
+    for file in sorted(folder.glob("*.json")):
+        if file.name.endswith(TARGETS_SUFFIX):
+            continue
+        try:
+            manifest = parse_manifest(file.read_bytes())
+        except (OSError, BadManifest) as error:
+            raise CommandFailed(f"{file}: {error}", Exit.BAD_RELEASE) from None
+        stem = file.name.removesuffix(".json")
+        signed = file.with_name(stem + TARGETS_SUFFIX)
+        targets = signed.read_bytes() if signed.is_file() else None
+        artifact = file.with_name(f"{stem}.{manifest.artifacts[0].name}")
+        _send(manifest, artifact, targets, client, is_quiet=as_json)
+        published.append(f"{manifest.component}@{manifest.version}")
+    if not published:
+        raise CommandFailed(f"there is no release in {folder}", Exit.BAD_RELEASE)
+    if as_json:
+        print_json({"hub": client.url, "published": published})
+    else:
+        click.echo(f"published on {client.url}: {', '.join(published)}")
+
+
+@release.command()
+@click.argument("name", metavar="COMPONENT@VERSION")
+@keys_option
+@hub_option
+@as_json
+def withdraw(name: str, keys: Path, client: HubClient, *, as_json: bool) -> None:
+    """Take a release off the signed list: devices that know the new list do not install it."""
+    from hub.trust import signing as office  # noqa: PLC0415 - costs 100 ms
+
+    component, _, version = name.partition("@")
+    with signing(), failures():
+        targets = office.unlist_release(
+            key_folder(keys), component, version, passphrase(), now_s=now_s()
+        )
+        client.hand_in([], targets)
+    if as_json:
+        print_json({"withdrawn": name, "hub": client.url})
+    else:
+        click.echo(f"{name} is not on the signed list any more; what runs it goes on running it")
+
+
+@release.command("export")
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option(
+    "--release",
+    "names",
+    metavar="COMPONENT@VERSION",
+    multiple=True,
+    help="Which one; may be repeated. The latest of each component if not given.",
+)
+@hub_option
+@as_json
+@talks_to_hub
+def export_releases(
+    output: Path, names: tuple[str, ...], client: HubClient, *, as_json: bool
+) -> None:
+    """Write signed releases to a folder or a .tar file, to be carried to devices.
+
+    There, `fieldfare-agent import` takes them in. The medium needs no trust.
+    """
+    from hub.cli.export import export  # noqa: PLC0415 - only this command needs it
+
+    written = export(client, names, output)
+    if as_json:
+        print_json({"output": str(output), "releases": written})
+    else:
+        click.echo(f"wrote {', '.join(written)} to {output}")
 
 
 @release.command("list")
@@ -103,7 +206,7 @@ def list_releases(client: HubClient, *, as_json: bool) -> None:
     from rich.table import Table  # noqa: PLC0415 - only tables need it
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("release", "published", "size", "digest"):
+    for name in ("release", "published", "size", "digest", "signed"):
         table.add_column(name, no_wrap=True)
     for each in found:
         table.add_row(
@@ -111,33 +214,71 @@ def list_releases(client: HubClient, *, as_json: bool) -> None:
             moment(each.created_at_ms),
             bytes_words(_bytes_of(each)),
             each.digest[:16],
+            "yes" if each.is_signed else "NO",
         )
     console().print(table)
+    for each in found:
+        if reason := each.manifest.get("unmeasured"):
+            click.echo(f"{each.release} is not measured: {reason}")
 
 
-def _publish(built: "Build", client: HubClient, *, is_quiet: bool) -> None:
-    (artifact,) = built.manifest.artifacts
-    if not client.has_blob(artifact.sha256):
-        if is_quiet or artifact.length_bytes < LARGE_BYTES:
-            client.put_blob(built.artifact, artifact.sha256)
+def _sign(manifest: "Manifest", keys: Path, *, is_signed: bool) -> bytes | None:
+    """Return the signed list with this release on it; None if it is not to be signed."""
+    from hub.trust import signing as office  # noqa: PLC0415 - costs 100 ms
+
+    with signing():
+        if not is_signed:
+            office.require_measured(manifest)
+            return None
+        return office.list_release(key_folder(keys), manifest, passphrase(), now_s=now_s())
+
+
+def _send(
+    manifest: "Manifest",
+    artifact: Path,
+    targets: bytes | None,
+    client: HubClient,
+    *,
+    is_quiet: bool,
+) -> None:
+    described = manifest.artifacts[0]
+    if not client.has_blob(described.sha256):
+        if is_quiet or described.length_bytes < LARGE_BYTES:
+            client.put_blob(artifact, described.sha256)
         else:
-            with click.progressbar(length=artifact.length_bytes, label="Uploading") as bar:
-                client.put_blob(built.artifact, artifact.sha256, bar.update)
-    client.publish(built.manifest)
+            with click.progressbar(length=described.length_bytes, label="Uploading") as bar:
+                client.put_blob(artifact, described.sha256, bar.update)
+    if targets is not None and _version(targets) > _served(client):
+        client.hand_in([], targets)
+    client.publish(manifest)
 
 
-def _write(built: "Build", folder: Path) -> dict[str, Path]:
+def _version(targets: bytes) -> int:
+    version: int = json.loads(targets)["signed"]["version"]
+    return version
+
+
+def _served(client: HubClient) -> int:
+    version: int = client.trust()["roles"].get("targets", {}).get("version", 0)
+    return version
+
+
+def _write(built: "Build", folder: Path, targets: bytes | None) -> dict[str, Path]:
     stem = f"{built.manifest.component}-{built.manifest.version}"
     places = {
         "artifact": folder / f"{stem}.{built.manifest.artifacts[0].name}",
         "manifest": folder / f"{stem}.json",
     }
+    if targets is not None:
+        places["targets"] = folder / f"{stem}{TARGETS_SUFFIX}"
     parts = {name: place.with_name(f".{place.name}.part") for name, place in places.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copyfile(built.artifact, parts["artifact"])
             parts["manifest"].write_bytes(built.manifest.canonical())
+            if targets is not None:
+                parts["targets"].write_bytes(targets)
             for name, part in parts.items():
                 part.replace(places[name])
         finally:

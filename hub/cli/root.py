@@ -58,7 +58,8 @@ class LazyGroup(click.Group):
 
 MEMBERS: Final[Mapping[str, tuple[str, str, str]]] = {
     "hub": ("hub.cli.serve", "hub", "Run the hub."),
-    "release": ("hub.cli.release", "release", "Build and list releases."),
+    "release": ("hub.cli.release", "release", "Build, sign, publish and list releases."),
+    "keys": ("hub.cli.keys", "keys", "Make, replace and look at the keys that sign releases."),
     "deploy": ("hub.cli.deploy", "deploy", "Ask devices to run a release."),
     "deployment": ("hub.cli.deployment", "deployment", "Look at a deployment, or take it back."),
     "status": ("hub.cli.status", "status", "How many devices run the latest version, and why not."),

@@ -83,16 +83,14 @@ class KeyFolder:
         return (self.folder / LIST).is_file()
 
     def known(self, role: str) -> list[Known]:
-        """Return the keys of a role that sign today.
+        """Return the keys of a role that the latest root names and that are known here.
 
         Raises:
             KeysUnusable: There is no list of keys here, or it is damaged.
         """
-        return [each for each in self._listed().keys if each.role == role]
-
-    def public(self, role: str) -> tuple[Key, ...]:
-        """Return the public keys of a role."""
-        return tuple(each.key() for each in self.known(role))
+        listed = self.every()
+        named = self.root().roles[role].keyids
+        return [each for each in listed if each.role == role and each.keyid in named]
 
     def signers(self, role: str, passphrase: Passphrase) -> list[Signer]:
         """Return what signs for a role.
@@ -138,18 +136,24 @@ class KeyFolder:
             raise KeysUnusable(f"{public_pem} is no public key in PEM: {error}") from None
         return Known(role, signer, key.keyid, dict(key.to_dict()))
 
-    def list_keys(self, keys: Sequence[Known]) -> None:
-        """Make these the keys of the folder.
+    def add(self, keys: Sequence[Known]) -> None:
+        """Put keys on the list. None is ever taken off: the root says which ones count.
 
         Raises:
             KeysUnusable: The list cannot be written; the one before stays.
         """
-        text = msgspec.json.format(msgspec.json.encode(Listed(1, list(keys))), indent=1)
+        before = self.every() if self.is_there() else []
+        text = msgspec.json.format(msgspec.json.encode(Listed(1, [*before, *keys])), indent=1)
         self._write(LIST, text)
 
     def every(self) -> list[Known]:
         """Return the keys of all roles."""
         return self._listed().keys
+
+    @property
+    def pinned(self) -> Path:
+        """Where the latest root lies: what devices pin."""
+        return self.folder / PINNED
 
     # What they signed.
 

@@ -130,20 +130,22 @@ def require_listed(connection: Connection, manifest: Manifest) -> None:
     name = f"{manifest.component}@{manifest.version}"
     if not is_rooted(connection):
         return
-    if not is_listed(connection, manifest.component, manifest.version, manifest.digest()):
+    path = target_path(manifest.component, manifest.version)
+    if listed(connection).get(path) != manifest.digest():
         raise Clash(
             f"{name} is not on the signed list of releases: this hub has a root, so publish with "
             "`fieldfare release publish`, which signs"
         )
 
 
-def is_listed(connection: Connection, component: str, version: str, digest: bytes) -> bool:
-    """Tell whether a manifest is on the signed list."""
-    listed = store.latest(connection, Targets.type)
-    if listed is None:
-        return False
-    found = target_in(read(Targets, listed.content), target_path(component, version))
-    return found is not None and found.digest == digest
+def listed(connection: Connection) -> dict[str, bytes]:
+    """Return the digests of the manifests on the signed list, by their names there."""
+    newest = store.latest(connection, Targets.type)
+    if newest is None:
+        return {}
+    targets = read(Targets, newest.content)
+    found = {path: target_in(targets, path) for path in targets.targets}
+    return {path: target.digest for path, target in found.items() if target is not None}
 
 
 def view(connection: Connection, keys: OnlineKeys) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from tests.hub.cli.told import ID, device_json, fleet_json, report_json
 from tests.hub.outcomes.courses import finished
 
 TREE = {
-    "release.toml": 'component = "lamp"\nversion = "1.0.0"\n[health]\ncommand = ["{python}"]\n',
+    "release.toml": 'component = "lamp"\nversion = "1.0.0"\nowner = "us"\noutcomes = ["light"]\n'
+    '[health]\ncommand = ["{python}"]\n',
     "lamp.py": "print('on')\n",
 }
 
@@ -305,11 +306,13 @@ def test_waiting_tells_devices_that_are_done_from_devices_that_are_not(
 def test_a_release_is_built_uploaded_and_published(
     hub: CannedHub, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    built = run_json(capsys, "release", "build", str(tree), "--output", str(tree.parent / "out"))
+    built = run_json(
+        capsys, "release", "build", "--unsigned", str(tree), "--output", str(tree.parent / "out")
+    )
     sha256 = built["artifact"]["sha256"]
     hub.answer("PUT", f"/blobs/{sha256}", {}, 201)
 
-    told = run_json(capsys, "release", "build", str(tree))
+    told = run_json(capsys, "release", "build", "--unsigned", str(tree))
 
     assert (told["release"], told["digest"]) == ("lamp@1.0.0", built["digest"])
     ((*_, body),) = [each for each in hub.asked if each[0] == "PUT"]
@@ -322,9 +325,11 @@ def test_a_release_is_built_uploaded_and_published(
 def test_an_artifact_that_the_hub_has_is_not_uploaded_again(
     hub: CannedHub, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    built = run_json(capsys, "release", "build", str(tree), "--output", str(tree.parent / "out"))
+    built = run_json(
+        capsys, "release", "build", "--unsigned", str(tree), "--output", str(tree.parent / "out")
+    )
     hub.answer("HEAD", f"/blobs/{built['artifact']['sha256']}")
-    assert run(capsys, "release", "build", str(tree))[0] == 0
+    assert run(capsys, "release", "build", "--unsigned", str(tree))[0] == 0
     assert [method for method, *_ in hub.asked] == ["HEAD", "POST"]
 
 
@@ -333,7 +338,15 @@ def test_a_release_can_be_built_without_a_hub(
 ) -> None:
     output = tree.parent / "out"
     told = run_json(
-        capsys, "release", "build", str(tree), "--version", "2.0", "--output", str(output)
+        capsys,
+        "release",
+        "build",
+        "--unsigned",
+        str(tree),
+        "--version",
+        "2.0",
+        "--output",
+        str(output),
     )
     assert sorted(path.name for path in output.iterdir()) == [
         "lamp-2.0.json",
@@ -347,7 +360,7 @@ def test_a_wrong_release_is_refused_before_anything_is_sent(
     hub: CannedHub, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tree / "release.toml").write_text('component = "lamp"')
-    code, out, err = run(capsys, "release", "build", str(tree))
+    code, out, err = run(capsys, "release", "build", "--unsigned", str(tree))
     assert (code, out) == (Exit.BAD_RELEASE, "")
     assert err.startswith(f"fieldfare: {tree / 'release.toml'}: ")
     assert "version: Field required" in err
@@ -359,7 +372,9 @@ def test_where_nothing_can_be_written_nothing_is_left(
 ) -> None:
     blocked = tree.parent / "file"
     blocked.write_text("")
-    code, _, err = run(capsys, "release", "build", str(tree), "--output", str(blocked / "out"))
+    code, _, err = run(
+        capsys, "release", "build", "--unsigned", str(tree), "--output", str(blocked / "out")
+    )
     assert code == Exit.FILE
     assert err.count("\n") == 1
     assert sorted(path.name for path in tree.parent.iterdir()) == ["file", "tree"]

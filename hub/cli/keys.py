@@ -1,0 +1,355 @@
+"""`fieldfare keys`: make, replace and look at the keys that sign releases.
+
+Owns how a passphrase is asked for, and the order of signing and handing in. What is signed is
+decided in `hub.trust.signing`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from hub.cli.exits import CommandFailed, Exit
+from hub.cli.options import (
+    as_json,
+    failures,
+    hub_option,
+    moment,
+    print_json,
+    talks_to_hub,
+)
+from hub.client import HubClient, HubFailure
+
+if TYPE_CHECKING:
+    from hub.trust.keys import KeyFolder
+
+PASSPHRASE_FILE: Final = "FIELDFARE_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
+
+DEFAULT_FOLDER: Final = Path(click.get_app_dir("fieldfare")) / "keys"
+
+ROOTS_ASKED_MAX: Final = 1024
+
+
+def keys_option(command: Any) -> Any:
+    """Add `--keys`, which becomes the argument `keys`."""
+    return click.option(
+        "--keys",
+        "keys",
+        metavar="DIR",
+        envvar="FIELDFARE_KEYS",
+        default=DEFAULT_FOLDER,
+        show_default="keys in the folder of your own settings",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of the offline keys; also FIELDFARE_KEYS.",
+    )(command)
+
+
+@contextmanager
+def signing() -> Iterator[None]:
+    """Turn keys that cannot be used into the end of the command."""
+    # These cost 100 ms to import, which only commands that sign should pay.
+    from hub.trust.keys import KeysUnusable  # noqa: PLC0415
+
+    try:
+        yield
+    except KeysUnusable as error:
+        raise CommandFailed(str(error), Exit.KEYS) from None
+
+
+def key_folder(folder: Path) -> "KeyFolder":
+    """Return the folder of keys."""
+    from hub.trust.keys import KeyFolder  # noqa: PLC0415 - as above
+
+    return KeyFolder(folder)
+
+
+def passphrase(*, is_new: bool = False) -> Callable[[], str]:
+    """Return what asks for the passphrase, once; a file that a variable names answers for it."""
+    known: list[str] = []
+
+    def ask() -> str:
+        if not known:
+            named = os.environ.get(PASSPHRASE_FILE)
+            if named:
+                known.append(_passphrase_of(Path(named)))
+            else:
+                known.append(
+                    click.prompt(
+                        "Passphrase of the keys",
+                        hide_input=True,
+                        confirmation_prompt=is_new,
+                        err=True,
+                    )
+                )
+        return known[0]
+
+    return ask
+
+
+def now_s() -> int:
+    """Return the time of signing."""
+    return int(time.time())
+
+
+@click.group()
+def keys() -> None:
+    """Make, replace and look at the keys that sign releases."""
+
+
+@keys.command()
+@keys_option
+@click.option("--root-keys", default=1, show_default=True, help="How many root keys.")
+@click.option("--root-threshold", default=1, show_default=True, help="How many have to sign.")
+@click.option("--targets-keys", default=1, show_default=True, help="How many targets keys.")
+@click.option("--targets-threshold", default=1, show_default=True, help="How many have to sign.")
+@click.option(
+    "--online",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The hub's public keys, carried here from `trust/online.json` in its state folder; "
+    "then nothing is sent.",
+)
+@hub_option
+@as_json
+def init(  # noqa: PLR0913 - one argument for each option
+    keys: Path,
+    root_keys: int,
+    root_threshold: int,
+    targets_keys: int,
+    targets_threshold: int,
+    online: Path | None,
+    client: HubClient,
+    *,
+    as_json: bool,
+) -> None:
+    """Make the keys of a fleet, sign its first root, and hand it to the hub.
+
+    Devices verify from the root: give each of them root.json, which this writes.
+    """
+    from hub.trust import signing as office  # noqa: PLC0415 - costs 100 ms
+
+    with signing(), failures():
+        folder = key_folder(keys)
+        offered = _offered(online, client)
+        quorums = {
+            "root": office.Quorum(root_keys, root_threshold),
+            "targets": office.Quorum(targets_keys, targets_threshold),
+        }
+        office.begin(folder, offered, quorums, passphrase(is_new=True), now_s=now_s())
+        if online is None:
+            _push(folder, client)
+    _tell(folder, None if online is not None else client, is_json=as_json)
+
+
+@keys.command()
+@click.argument("role", type=click.Choice(["root", "targets", "online"]))
+@keys_option
+@click.option(
+    "--signer",
+    "signers",
+    metavar="ADDRESS",
+    multiple=True,
+    help="A key that lives elsewhere, such as hsm:2 (see securesystemslib); may be repeated.",
+)
+@click.option(
+    "--public",
+    "publics",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The public half of the --signer at the same place, as PEM.",
+)
+@click.option(
+    "--online",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="As for `init`; then nothing is sent.",
+)
+@hub_option
+@as_json
+def rotate(
+    role: str,
+    keys: Path,
+    signers: tuple[str, ...],
+    publics: tuple[Path, ...],
+    online: Path | None,
+    client: HubClient,
+    *,
+    as_json: bool,
+) -> None:
+    """Replace the keys of a role: root, targets, or the online ones of the hub.
+
+    Devices follow by themselves. Replacing the online keys also takes back what a hub that was
+    taken over, or whose clock was wrong, has signed.
+    """
+    from hub.trust import signing as office  # noqa: PLC0415 - costs 100 ms
+
+    if len(signers) != len(publics):
+        raise click.UsageError("each --signer needs a --public, in the same order")
+    with signing(), failures():
+        folder = key_folder(keys)
+        ask = passphrase()
+        if role == "online":
+            offered = _read_online(online) if online is not None else client.new_online_keys()
+            office.replace_online(folder, offered, ask, now_s=now_s())
+        else:
+            made = [folder.adopt(role, *each) for each in zip(signers, publics, strict=True)]
+            if not made:
+                made = [folder.make(role, ask()) for _ in folder.known(role)]
+            office.replace_keys(folder, role, made, ask, now_s=now_s())
+        if online is None:
+            _push(folder, client)
+    _tell(folder, None if online is not None else client, is_json=as_json)
+
+
+@keys.command()
+@keys_option
+@hub_option
+@as_json
+@talks_to_hub
+def push(keys: Path, client: HubClient, *, as_json: bool) -> None:
+    """Hand in what was signed: to a new hub, or after a command that could not reach it."""
+    with signing():
+        folder = key_folder(keys)
+        _push(folder, client)
+    _tell(folder, client, is_json=as_json)
+
+
+@keys.command()
+@keys_option
+@hub_option
+@as_json
+@talks_to_hub
+def pull(keys: Path, client: HubClient, *, as_json: bool) -> None:
+    """Take from the hub what another operator has signed since; it is verified first."""
+    from hub.trust import signing as office  # noqa: PLC0415 - costs 100 ms
+
+    with signing():
+        folder = key_folder(keys)
+        roots: list[bytes] = []
+        version = folder.root().version
+        while len(roots) < ROOTS_ASKED_MAX:
+            content = client.trust_file(f"{version + len(roots) + 1}.root.json")
+            if content is None:
+                break
+            roots.append(content)
+        served = client.trust()["roles"].get("targets")
+        targets = None
+        if served is not None:
+            targets = client.trust_file(f"{served['version']}.targets.json")
+        office.take_from_hub(folder, roots, targets)
+    _tell(folder, client, is_json=as_json)
+
+
+@keys.command()
+@keys_option
+@hub_option
+@as_json
+def status(keys: Path, client: HubClient, *, as_json: bool) -> None:
+    """Show the keys, how long what they signed is valid, and what the hub serves."""
+    _tell(key_folder(keys), client, is_json=as_json)
+
+
+def _tell(folder: "KeyFolder", client: HubClient | None, *, is_json: bool) -> None:
+    with signing():
+        shown = _shown(folder)
+    shown["hub"] = None
+    if client is not None:
+        try:
+            shown["hub"] = {"url": client.url, "roles": client.trust()["roles"]}
+        except HubFailure as failure:
+            shown["hub"] = {"url": client.url, "problem": str(failure)}
+    if is_json:
+        print_json(shown)
+        return
+    click.echo(f"keys in {shown['keys']}")
+    for role, of_role in shown["roles"].items():
+        ids = ", ".join(each["keyid"][:12] for each in of_role["keys"])
+        click.echo(f"  {role:<9}  {of_role['threshold']} of {len(of_role['keys'])}  {ids}")
+    for role in ("root", "targets"):
+        signed = shown[role]
+        left_days = signed["left_s"] // 86_400
+        late = "" if left_days > 30 else "  SIGN IT ANEW"  # noqa: PLR2004 - a month
+        click.echo(f"{role} {signed['version']} is valid for {left_days} days{late}")
+    click.echo(f"for devices: {shown['root_file']}")
+    hub = shown["hub"]
+    if hub is None:
+        click.echo("nothing was sent; on a machine that reaches the hub: fieldfare keys push")
+    elif "problem" in hub:
+        click.echo(f"hub: {hub['problem']}")
+    else:
+        for role, served in hub["roles"].items():
+            until = moment(served["expires_at_ms"])
+            click.echo(f"the hub serves {role} {served['version']}, valid until {until}")
+        _say_what_differs(shown)
+
+
+def _say_what_differs(shown: dict[str, Any]) -> None:
+    for role in ("root", "targets"):
+        here, there = shown[role]["version"], shown["hub"]["roles"].get(role, {}).get("version", 0)
+        if here > there:
+            click.echo(f"the hub lacks {role} {here}: fieldfare keys push")
+        elif there > here:
+            click.echo(f"{role} {there} of the hub is newer: fieldfare keys pull")
+
+
+def _shown(folder: "KeyFolder") -> dict[str, Any]:
+    from hub.trust import repository  # noqa: PLC0415 - costs 100 ms
+
+    root = folder.root()
+    targets, _ = folder.targets()
+    known = {each.keyid: each.signer for each in folder.every()}
+    now = now_s()
+    return {
+        "keys": str(folder.folder),
+        "root_file": str(folder.pinned),
+        "roles": {
+            role: {
+                "threshold": root.roles[role].threshold,
+                "keys": [
+                    {"keyid": keyid, "signer": known.get(keyid)}
+                    for keyid in root.roles[role].keyids
+                ],
+            }
+            for role in (*repository.OFFLINE, *repository.ONLINE)
+        },
+        "root": {"version": root.version, "left_s": repository.left_s(root, now)},
+        "targets": {
+            "version": targets.version,
+            "left_s": repository.left_s(targets, now),
+            "releases": list(repository.releases_in(targets)),
+        },
+    }
+
+
+def _push(folder: "KeyFolder", client: HubClient) -> None:
+    client.hand_in(folder.roots(), folder.targets()[1])
+
+
+def _offered(online: Path | None, client: HubClient) -> dict[str, dict[str, object]]:
+    if online is not None:
+        return _read_online(online)
+    offered: dict[str, dict[str, object]] = client.trust()["online"]
+    return offered
+
+
+def _read_online(file: Path) -> dict[str, dict[str, object]]:
+    try:
+        offered: dict[str, dict[str, object]] = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"{file} cannot be read: {error}", Exit.FILE) from None
+    return offered
+
+
+def _passphrase_of(file: Path) -> str:
+    try:
+        return file.read_text().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(
+            f"the passphrase file {file} cannot be read: {error}", Exit.FILE
+        ) from None

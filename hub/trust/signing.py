@@ -1,0 +1,255 @@
+"""What an operator signs: the first root, later ones, and lists of releases.
+
+Owns the order in which files are written, so that one that is interrupted can be repeated: keys,
+then what they signed, and last the root that names them. Never speaks to a hub.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tuf.api.metadata import Metadata, Root, Targets
+
+from hub.trust.keys import KeyFolder, KeysUnusable, Known, Passphrase
+from hub.trust.online import key_from
+from hub.trust.repository import (
+    OFFLINE,
+    ONLINE,
+    RoleKeys,
+    make_root,
+    make_targets,
+    next_targets,
+    role_keys,
+    sign,
+    with_release,
+    without_release,
+)
+from sync.manifest import Manifest
+from sync.trust import Chain, Refused, target_in, target_path
+
+ONLINE_ROLES: Final = "online"
+"""How a person calls the two roles that the hub signs."""
+
+KEYS_MAX_COUNT: Final = 20
+
+MEASURE: Final = (
+    "{name} has no {missing}, so nobody will know how it fared: "
+    'give both in its description, or say why not with --unmeasured "reason"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """How many keys a role has, and how many of them must sign."""
+
+    count: int
+    threshold: int
+
+
+def begin(
+    folder: KeyFolder,
+    online: Mapping[str, dict[str, object]],
+    quorums: Mapping[str, Quorum],
+    passphrase: Passphrase,
+    *,
+    now_s: int,
+) -> Root:
+    """Make keys, the first root and an empty list of releases; return the root.
+
+    Args:
+        folder: Where to; nothing may be there yet.
+        online: Public keys of the hub, as it offers them.
+        quorums: For `root` and `targets`.
+        passphrase: Protects every key file.
+        now_s: Time of signing, seconds UTC.
+
+    Raises:
+        KeysUnusable: There are keys already, or something cannot be written.
+    """
+    if folder.roots():
+        raise KeysUnusable(f"there are keys in {folder.folder} already; they were not touched")
+    for role, quorum in quorums.items():
+        if not 1 <= quorum.threshold <= quorum.count <= KEYS_MAX_COUNT:
+            raise KeysUnusable(
+                f"{quorum.threshold} of {quorum.count} {role} keys cannot be: "
+                f"the threshold is 1 to the number of keys, which is {KEYS_MAX_COUNT} at most"
+            )
+    made = {
+        role: [folder.make(role, passphrase()) for _ in range(quorums[role].count)]
+        for role in OFFLINE
+    }
+    folder.add([each for keys in made.values() for each in keys])
+    offline = {
+        role: RoleKeys(tuple(each.key() for each in keys), quorums[role].threshold)
+        for role, keys in made.items()
+    }
+    root = make_root({**offline, **online_roles(online)}, version=1, now_s=now_s)
+    targets = make_targets(now_s=now_s)
+    folder.keep_targets(sign(targets, folder.signers_of(made[Targets.type], passphrase)))
+    folder.keep_root(1, sign(root, folder.signers_of(made[Root.type], passphrase)))
+    return root
+
+
+def online_roles(online: Mapping[str, dict[str, object]]) -> dict[str, RoleKeys]:
+    """Return the online roles with the keys that a hub offers.
+
+    Raises:
+        KeysUnusable: Something else was offered.
+    """
+    try:
+        return {role: RoleKeys((key_from(online[role]),), 1) for role in ONLINE}
+    except (KeyError, ValueError) as error:
+        raise KeysUnusable(f"the hub's online keys cannot be used: {error}") from None
+
+
+def replace_keys(
+    folder: KeyFolder, role: str, keys: Sequence[Known], passphrase: Passphrase, *, now_s: int
+) -> Root:
+    """Put these keys in the place of an offline role's, and return the next root.
+
+    Raises:
+        KeysUnusable: Too few keys, or something cannot be read or written.
+    """
+    before = folder.root()
+    root_signers = folder.known(Root.type)
+    folder.add(keys)
+    named = RoleKeys(tuple(each.key() for each in keys), before.roles[role].threshold)
+    if len(named.keys) < named.threshold:
+        raise KeysUnusable(f"{named.threshold} keys have to sign for {role}, so one is too few")
+    if role == Targets.type:
+        targets = next_targets(folder.targets()[0], now_s=now_s)
+        folder.keep_targets(sign(targets, folder.signers_of(keys, passphrase)))
+    else:
+        root_signers = [*root_signers, *keys]
+    return _next_root(folder, before, {role: named}, root_signers, passphrase, now_s=now_s)
+
+
+def replace_online(
+    folder: KeyFolder,
+    online: Mapping[str, dict[str, object]],
+    passphrase: Passphrase,
+    *,
+    now_s: int,
+) -> Root:
+    """Name other online keys, and return the next root.
+
+    Raises:
+        KeysUnusable: Something cannot be read or written.
+    """
+    before, signers = folder.root(), folder.known(Root.type)
+    return _next_root(folder, before, online_roles(online), signers, passphrase, now_s=now_s)
+
+
+def list_release(
+    folder: KeyFolder, manifest: Manifest, passphrase: Passphrase, *, now_s: int
+) -> bytes:
+    """Return a signed list of releases with this one on it; the same one again signs nothing.
+
+    Raises:
+        KeysUnusable: It cannot be measured and does not say why, this version was signed with
+            other content, or something cannot be read or written.
+    """
+    require_measured(manifest)
+    name = f"{manifest.component}@{manifest.version}"
+    targets, content = folder.targets()
+    listed = target_in(targets, target_path(manifest.component, manifest.version))
+    if listed is not None:
+        if listed.digest == manifest.digest():
+            return content
+        raise KeysUnusable(
+            f"{name} was signed before with other content ({listed.digest.hex()[:16]}): "
+            "what was released never changes, so give this one another version"
+        )
+    return _list(folder, with_release(targets, manifest, now_s=now_s), passphrase)
+
+
+def require_measured(manifest: Manifest) -> None:
+    """Check that somebody will know how a release fared, or has said why not.
+
+    Raises:
+        KeysUnusable: Owner or outcomes are missing, and there is no reason.
+    """
+    if manifest.is_measured or manifest.unmeasured.strip():
+        return
+    missing = [
+        word
+        for word, there in (("owner", manifest.owner.strip()), ("outcome", manifest.outcomes))
+        if not there
+    ]
+    name = f"{manifest.component}@{manifest.version}"
+    raise KeysUnusable(MEASURE.format(name=name, missing=" and no ".join(missing)))
+
+
+def unlist_release(
+    folder: KeyFolder, component: str, version: str, passphrase: Passphrase, *, now_s: int
+) -> bytes:
+    """Return a signed list of releases without this one.
+
+    Raises:
+        KeysUnusable: It is not on the list, or something cannot be read or written.
+    """
+    targets, _ = folder.targets()
+    if target_in(targets, target_path(component, version)) is None:
+        raise KeysUnusable(f"{component}@{version} is not on the signed list of releases")
+    later = without_release(targets, component, version, now_s=now_s)
+    return _list(folder, later, passphrase)
+
+
+def take_from_hub(folder: KeyFolder, roots: Sequence[bytes], targets: bytes | None) -> None:
+    """Keep what another operator has signed since: newer roots and the newer list of releases.
+
+    Raises:
+        KeysUnusable: It does not verify from the root that is here.
+    """
+    known = folder.roots()
+    try:
+        chain = Chain(known[-1])
+        taken = []
+        for content in roots:
+            if Metadata[Any].from_bytes(content).signed.version > chain.root.version:
+                chain.add_root(content)
+                taken.append((chain.root.version, content))
+        newer = chain.check_targets(targets) if targets is not None else None
+    except IndexError:
+        raise KeysUnusable(f"there is no root in {folder.folder}: fieldfare keys init") from None
+    except Refused as refused:
+        raise KeysUnusable(f"what the hub has does not verify: {refused.detail}") from None
+    if targets is not None and newer is not None and newer.version > folder.targets()[0].version:
+        folder.keep_targets(targets)
+    for version, content in taken:
+        folder.keep_root(version, content)
+
+
+def _list(folder: KeyFolder, targets: Targets, passphrase: Passphrase) -> bytes:
+    known = folder.known(Targets.type)
+    needed = folder.root().roles[Targets.type].threshold
+    if len(known) < needed:
+        raise KeysUnusable(
+            f"{len(known)} of the targets keys that the root names are in {folder.folder}, "
+            f"and {needed} have to sign"
+        )
+    content = sign(targets, folder.signers_of(known, passphrase))
+    folder.keep_targets(content)
+    return content
+
+
+def _next_root(
+    folder: KeyFolder,
+    before: Root,
+    changed: Mapping[str, RoleKeys],
+    signers: Sequence[Known],
+    passphrase: Passphrase,
+    *,
+    now_s: int,
+) -> Root:
+    roles: dict[str, RoleKeys] = {
+        role: role_keys(before, role) for role in (*OFFLINE, *ONLINE)
+    } | dict(changed)
+    root = make_root(roles, version=before.version + 1, now_s=now_s)
+    content = sign(root, folder.signers_of(signers, passphrase))
+    try:
+        Chain(folder.roots()[-1]).add_root(content)
+    except Refused as refused:
+        raise KeysUnusable(f"the new root would not be believed: {refused.detail}") from None
+    folder.keep_root(root.version, content)
+    return root
