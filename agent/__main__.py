@@ -4,6 +4,7 @@ Owns the command line. Imports the daemon only to run it, so that asking is quic
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -39,6 +40,7 @@ COMMANDS: Final = {
     "set": "Set a value as an application on this device.",
     "unset": "Take back the value set on this device.",
     "watch": "Print the settings now and whenever they change.",
+    "import": "Take in signed releases from a folder or .tar file that was carried here.",
     "settings": "List the agent's own settings and what they mean.",
     "completion": "Print a completion script for a shell.",
 }
@@ -90,6 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     set_.add_argument("value", help="JSON; anything else is taken as text")
     command("unset", _ask("unset")).add_argument("key")
     command("watch", _watch)
+    command("import", _import).add_argument("path", type=Path, metavar="PATH")
     command("settings", _settings)
     command("completion", _completion).add_argument("shell", choices=SHELLS)
     return parser
@@ -160,6 +163,53 @@ def _watch(options: argparse.Namespace) -> int:
             _show(answer, as_json=options.json)
             sys.stdout.flush()
     return _complain("the agent has stopped", NOT_RUNNING)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from agent.trust.carried import CannotImport, give_to_owner, import_from  # noqa: PLC0415
+    from sync.trust import Refused  # noqa: PLC0415 - only this command checks signatures here
+
+    settings = _load(options)
+    try:
+        pinned = settings.pinned_root.read_bytes()
+    except OSError as error:
+        return _complain(
+            f"no root is pinned on this device ({settings.pinned_root}: {error.strerror}), "
+            "so nothing can be verified: set trust_root",
+            REFUSED,
+        )
+    try:
+        found = import_from(
+            options.path,
+            settings.state_dir,
+            pinned,
+            disk_reserve_bytes=settings.disk_reserve_bytes,
+        )
+        give_to_owner(settings.state_dir)
+    except Refused as refused:
+        return _complain(f"{options.path} is refused ({refused.reason}): {refused.detail}", REFUSED)
+    except CannotImport as error:
+        return _complain(str(error), REFUSED)
+    except OSError as error:
+        return _complain(f"{error.filename} cannot be written: {error.strerror}", STATE)
+    _wake(settings.socket_path)
+    answer = {
+        "releases": list(found.releases),
+        "bytes": found.bytes_count,
+        "root_version": found.root_version,
+        "targets_version": found.targets_version,
+    }
+    _show(answer, as_json=options.json)
+    return OK
+
+
+def _wake(path: Path) -> None:
+    """Tell a running agent that it may find what it waits for."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(ANSWER_S)
+        channel.connect(os.fspath(path))
+        channel.sendall(b'{"op":"wake"}\n')
+        channel.recv(LINE_BYTES_MAX)
 
 
 def _settings(options: argparse.Namespace) -> int:

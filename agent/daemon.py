@@ -105,6 +105,7 @@ class Daemon:
                 "unset": self._values.unset,
                 "list": self._values.list_all,
                 "status": self._status,
+                "wake": self._woken,
             },
             snapshot=lambda: {"settings": self._values.rows()},
         )
@@ -143,6 +144,7 @@ class Daemon:
     def _ready(self) -> None:
         notify("READY=1\nSTATUS=running")
         groups = ",".join(self._settings.groups)
+        self._engine.admission.say_how()
         say(logger, "ready", device=self._settings.device, groups=groups)
 
     def _on_written(self) -> None:
@@ -303,6 +305,11 @@ class Daemon:
             payload(online=False, clean=True),
         )
 
+    async def _woken(self, _: Any) -> dict[str, Any]:
+        """Something was imported: what waits for the hub may not need it any more."""
+        self._work.wake()
+        return {}
+
     async def _status(self, _: Any) -> dict[str, Any]:
         running = select(Running, names.VERSION, self._documents.reported())
         return {
@@ -310,6 +317,7 @@ class Daemon:
             "connected": self._transport.connected,
             "settled": self._documents.settled,
             "activity": self._engine.activity,
+            "trust": self._engine.admission.status(),
             "running": {
                 component: {"version": record.version, "healthy": record.healthy}
                 for component, record in sorted(running.items())

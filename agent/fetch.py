@@ -67,12 +67,19 @@ class Fetcher:
     """Downloads blobs of the hub into one folder."""
 
     def __init__(
-        self, hub_url: str, folder: Path, limits: FetchLimits, random: Random | None = None
+        self,
+        hub_url: str,
+        folder: Path,
+        limits: FetchLimits,
+        random: Random | None = None,
+        *,
+        imported: Path | None = None,
     ) -> None:
-        """Fetch from `hub_url` into `folder`."""
+        """Fetch from `hub_url` into `folder`, unless the file lies in `imported`."""
         self._hub_url = hub_url
         self._folder = folder
         self._limits = limits
+        self._imported = imported
         self._nudge = asyncio.Event()
         self._line: _Line | None = None
         self._go_on: Callable[[], None] = lambda: None
@@ -174,6 +181,10 @@ class Fetcher:
             if self.path(sha256).exists():
                 # Checked again, and downloaded again if the disk has changed it meanwhile.
                 self.path(sha256).replace(part)
+            elif self._imported is not None:
+                # Checked like what was downloaded, and asked of the hub if it is wrong.
+                with contextlib.suppress(FileNotFoundError):
+                    (self._imported / sha256).replace(part)
             have_bytes = part.stat().st_size if part.exists() else 0
             if have_bytes > length_bytes:
                 part.unlink()

@@ -25,9 +25,12 @@ from agent.packs import NoPack, Packs
 from agent.plan import Runs
 from agent.releases import Release, Releases, calls, read_manifest
 from agent.report import Report
+from agent.requirements import check_versions
 from agent.settings import Settings
 from agent.store import Store
 from agent.threads import in_thread
+from agent.trust.admission import Admission
+from agent.trust.shelf import IMPORTED
 from firmware_hooks.contract import InstallerError, Order
 from sync.manifest import MANIFEST_BYTES_MAX, Manifest
 from sync.stages import Reason, Stage, allows
@@ -76,8 +79,11 @@ class InstallEngine:
                 stall_s=settings.fetch_stall_s,
                 disk_reserve_bytes=settings.disk_reserve_bytes,
             ),
+            imported=settings.state_dir / IMPORTED,
         )
         self._packs = Packs(self._fetcher, wait_s=settings.pack_wait_s)
+        self.admission = Admission(settings, store, clock, lambda: documents.hub_ms)
+        """Lets signed releases in."""
         self._proven = b""
         """Digest of the release that last passed its trial in this start."""
         self.activity = "idle"
@@ -93,6 +99,7 @@ class InstallEngine:
     def nudge(self) -> None:
         """The hub may be within reach again, or its wishes have changed."""
         self._fetcher.nudge()
+        self.admission.nudge()
 
     def unfinished(self) -> list[Journal]:
         """Return installs that are under way, or that a crash or stop interrupted."""
@@ -233,6 +240,13 @@ class InstallEngine:
             raise InstallerError(
                 Reason.TOO_LARGE, f"a manifest of {journal.manifest_bytes} bytes is not read"
             )
+        await self.admission.require(
+            journal.component,
+            journal.version,
+            journal.digest,
+            journal.manifest_bytes,
+            go_on=go_on,
+        )
         path = await self._fetcher.fetch(journal.digest.hex(), journal.manifest_bytes, go_on=go_on)
         text = await in_thread(path.read_bytes, "manifest")
         manifest = read_manifest(text, journal.digest)
@@ -276,6 +290,7 @@ class InstallEngine:
                 f"made for {', '.join(manifest.compatible)[:100]}; "
                 f"this device is {self._settings.device_class}",
             )
+        check_versions(manifest, self._report.versions())
         self._releases.release(manifest, journal.digest)
 
     async def _stage(self, journal: Journal) -> tuple[Journal, Event]:

@@ -58,5 +58,10 @@ class Report:
         known = reported.get(release.manifest.component)
         return known is not None and known.release == release.digest and known.healthy
 
+    def versions(self) -> dict[str, str]:
+        """Return the version that runs of each component, as was last reported."""
+        running = records.select(Running, names.VERSION, self._documents.reported())
+        return {component: each.version for component, each in running.items() if each.version}
+
     async def _write(self, component: str, running: Running) -> None:
         await self._documents.write({names.VERSION + component: records.encode(running)})

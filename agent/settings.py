@@ -124,6 +124,22 @@ class Settings(BaseModel):
     disk_reserve_bytes: int = Field(
         16 * 1024**2, ge=0, description="Free disk space that a download never touches."
     )
+    trust_root: Path | None = Field(
+        None,
+        description="Root from which signed releases are verified; `trust/pinned.json` in "
+        "`state_dir` if not given.",
+    )
+    allow_unsigned: bool = Field(
+        False,  # noqa: FBT003 - a default
+        description="Install unsigned releases as long as no root is pinned; for a desk only.",
+    )
+    staleness_budget_s: float = Field(
+        30 * 86_400.0,
+        ge=0,
+        le=3_153_600_000,
+        description="How long after its term signed metadata is still acted on, for devices that "
+        "were dark.",
+    )
     python: str = Field(
         sys.executable, description="Interpreter that `{python}` in commands stands for."
     )
@@ -176,7 +192,7 @@ class Settings(BaseModel):
             _label(text)
         return value
 
-    @field_validator("state_dir", "install_dir", "local_socket")
+    @field_validator("state_dir", "install_dir", "local_socket", "trust_root")
     @classmethod
     def _path(cls, value: Path | None) -> Path | None:
         # Commands of a release run in another folder, where a relative path would mean another.
@@ -201,6 +217,11 @@ class Settings(BaseModel):
     def socket_path(self) -> Path:
         """Where applications find the agent."""
         return self.local_socket or self.state_dir / "agent.sock"
+
+    @property
+    def pinned_root(self) -> Path:
+        """Where the root lies that was pinned when the device was enrolled."""
+        return self.trust_root or self.state_dir / "trust" / "pinned.json"
 
 
 def _label(value: str) -> str:

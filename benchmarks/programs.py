@@ -52,6 +52,7 @@ class Ground:
                 "FIELDFARE_AGENT_BROKER_PORT": str(self.broker_port),
                 "FIELDFARE_AGENT_STATE_DIR": str(self.folder / device),
                 "FIELDFARE_AGENT_INSTALL_DIR": str(self.folder / f"{device}-install"),
+                "FIELDFARE_AGENT_ALLOW_UNSIGNED": "true",
             },
         )
 

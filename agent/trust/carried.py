@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import IO, Final, Protocol
 
 from agent.trust.refresh import load_chain, refresh
-from agent.trust.shelf import Shelf
+from agent.trust.shelf import FOLDER as SHELF
+from agent.trust.shelf import IMPORTED, Shelf
 from agent.trust.sources import FolderSource, Source, Unreachable, open_plain
 from sync.manifest import BadManifest, Manifest, parse_manifest
 from sync.stages import Reason
 from sync.trust import Chain, Refused, Target, target_in
-
-FOLDER: Final = "imported"
 
 MEMBERS_MAX: Final = 50_000
 """Most entries of an archive that are looked at."""
@@ -82,7 +81,7 @@ def import_from(path: Path, state_dir: Path, pinned: bytes, *, disk_reserve_byte
             refresh(chain, shelf, medium)
         except Unreachable as error:
             raise CannotImport(f"{path} cannot be read: {error}") from None
-        keeping = _Keeping(state_dir / FOLDER, disk_reserve_bytes)
+        keeping = _Keeping(state_dir / IMPORTED, disk_reserve_bytes)
         keeping.clear()
         found = list(_releases(chain, medium, keeping))
         return Imported(
@@ -91,6 +90,20 @@ def import_from(path: Path, state_dir: Path, pinned: bytes, *, disk_reserve_byte
             tuple(found),
             keeping.bytes_count,
         )
+
+
+def give_to_owner(state_dir: Path) -> None:
+    """Give what root has imported to the user whom the state folder belongs to.
+
+    Raises:
+        OSError: It cannot be given.
+    """
+    if os.geteuid() != 0:
+        return
+    owner = state_dir.stat()
+    for folder in (state_dir / SHELF, state_dir / IMPORTED):
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _releases(chain: Chain, medium: Medium, keeping: "_Keeping") -> Iterator[str]:

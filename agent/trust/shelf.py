@@ -15,8 +15,8 @@ from typing import Final
 from agent.releases import write_durably
 
 FOLDER: Final = "trust"
-PINNED: Final = "pinned.json"
-"""The root that enrolment leaves in `FOLDER`; the setting `trust_root` names another place."""
+IMPORTED: Final = "imported"
+"""Folder in the state folder with files that were carried here."""
 
 LOCK: Final = "lock"
 KEPT_BYTES_MAX: Final = 4 * 1024 * 1024

@@ -61,12 +61,12 @@ class HubSource:
                 path = f"{self._address.path.rstrip('/')}/api/v1/trust/metadata/{name}"
                 headers = {"Connection": "close", "User-Agent": "fieldfare-agent"}
                 connection.request("GET", path, headers=headers)
-                answer = connection.getresponse()
-                if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-                    return None
-                if answer.status != HTTPStatus.OK:
-                    raise Unreachable(f"the hub answered {answer.status} to {name}")
-                return self._read(answer, name, bytes_max)
+                with connection.getresponse() as answer:
+                    if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+                        return None
+                    if answer.status != HTTPStatus.OK:
+                        raise Unreachable(f"the hub answered {answer.status} to {name}")
+                    return self._read(answer, name, bytes_max)
         except (OSError, HTTPException) as error:
             raise Unreachable(f"{type(error).__name__}: {error}"[:200]) from None
 

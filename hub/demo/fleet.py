@@ -65,7 +65,9 @@ class HubProgram:
 class DeviceProgram:
     """One device: its agent, its folder, its sensors, and its link if that is to be spoiled."""
 
-    def __init__(self, ground: Ground, part: Part, hub: HubProgram, link: LinkProxy | None) -> None:
+    def __init__(
+        self, ground: Ground, part: Part, hub: HubProgram, link: LinkProxy | None, root: Path
+    ) -> None:
         self.part = part
         self.link = link
         self.over = Event()
@@ -81,6 +83,7 @@ class DeviceProgram:
             "broker_port": str(link.port if link is not None else hub.broker_port),
             "state_dir": str(self.state_dir),
             "install_dir": str(home / "install"),
+            "trust_root": str(root),
         }
         if part.fault is Fault.WRONG_CLOCK:
             settings["wall_clock_offset_s"] = str(CLOCK_OFFSET_S)

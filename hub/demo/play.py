@@ -5,6 +5,7 @@ is compared in `hub.demo.record`.
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +22,8 @@ from hub.demo.record import NOTHING, Act, Look, Record, check_look
 from hub.link_proxy import LinkProxy
 from hub.outcomes.silence import Verdict
 from hub.release_build import DESCRIPTION, build_release
+from hub.trust import signing
+from hub.trust.keys import KeyFolder
 
 T = TypeVar("T")
 
@@ -46,6 +49,8 @@ class Play:
         self._board = board
         self._hub = HubProgram(ground)
         self._client = HubClient(self._hub.url)
+        self._keys = KeyFolder(ground.folder / "keys")
+        self._secret = secrets.token_urlsafe()
         self._devices: list[DeviceProgram] = []
         self._deployment = ""
 
@@ -77,11 +82,13 @@ class Play:
             about = await self._until(self._hub_answers, "the hub did not start", HUB_MAX_S)
             self.record.broker = about.broker.kind
             self._board.say(f"the hub runs at {self._hub.url}, its broker is {about.broker.kind}")
+            await asyncio.to_thread(self._make_keys)
+            self._board.say("releases will be signed with keys that the hub does not have")
             for part in CAST:
                 link = None
                 if part.fault in LINKED:
                     link = await stack.enter_async_context(LinkProxy(self._hub.broker_port))
-                device = DeviceProgram(self._ground, part, self._hub, link)
+                device = DeviceProgram(self._ground, part, self._hub, link, self._keys.pinned)
                 device.program.start()
                 self._devices.append(device)
             self._board.phase(f"Starting {len(CAST)} agents")
@@ -110,10 +117,23 @@ class Play:
         found = await asyncio.to_thread(lambda: list(self._client.devices()))
         return sum(bool(each.online) for each in found) == len(CAST) or None
 
+    def _make_keys(self) -> None:
+        quorums = {role: signing.Quorum(1, 1) for role in ("root", "targets")}
+        online = self._client.trust()["online"]
+        signing.begin(self._keys, online, quorums, self._passphrase, now_s=int(time.time()))
+        self._client.hand_in(self._keys.roots(), self._keys.targets()[1])
+
+    def _passphrase(self) -> str:
+        return self._secret
+
     def _publish(self, version: str) -> None:
         trees = [self._example / "common", self._example / version]
         with build_release(trees, trees[-1] / DESCRIPTION, work_dir=self._ground.folder) as built:
+            targets = signing.list_release(
+                self._keys, built.manifest, self._passphrase, now_s=int(time.time())
+            )
             self._client.put_blob(built.artifact, built.manifest.artifacts[0].sha256)
+            self._client.hand_in([], targets)
             self._client.publish(built.manifest)
 
     # The release, and what goes wrong.

@@ -58,6 +58,7 @@ class Device:
                 "retry_longest_s": 1.0,
                 "linger_ms": 5,
                 "disk_reserve_bytes": 0,
+                "allow_unsigned": True,
                 **more,
             }
         )

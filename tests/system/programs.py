@@ -159,6 +159,7 @@ class AgentProgram(Program):
             "retry_first_s": "1",
             "retry_longest_s": "5",
             "keepalive_s": "5",
+            "allow_unsigned": "true",
             **settings,
         }
         self.environment = {f"FIELDFARE_AGENT_{name.upper()}": v for name, v in names.items()}

@@ -5,6 +5,7 @@ import httpx
 import pytest
 
 from hub.trust.keys import KeyFolder
+from tests.agent.conftest import blobs, broker, device, hub
 from tests.hub.core import Core, running
 from tests.hub.web import api_of
 
@@ -24,3 +25,6 @@ async def client(core: Core, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]
 @pytest.fixture
 def folder(tmp_path: Path) -> KeyFolder:
     return KeyFolder(tmp_path / "keys")
+
+
+__all__ = ["blobs", "broker", "client", "core", "device", "folder", "hub"]

@@ -16,8 +16,9 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata
 
-from agent.trust.carried import FOLDER, CannotImport, import_from
+from agent.trust.carried import CannotImport, import_from
 from agent.trust.question import GRANTED, REFUSED, UNREACHABLE, Answer
+from agent.trust.shelf import IMPORTED
 from agent.trust.sources import Unreachable
 from sync.manifest import Artifact
 from sync.stages import Reason
@@ -460,7 +461,7 @@ def test_12_only_files_that_signed_manifests_name_are_kept(tmp_path: Path) -> No
     write_folder(tmp_path / "stick", workshop, files)
     found = import_from(tmp_path / "stick", device.folder, workshop.pinned, disk_reserve_bytes=0)
     assert found.releases == ("lamp@2.0.0",)
-    kept = {path.name for path in (device.folder / FOLDER).iterdir()}
+    kept = {path.name for path in (device.folder / IMPORTED).iterdir()}
     assert kept == set(files) - {"b" * 64}
 
 
@@ -473,7 +474,7 @@ def test_12_a_file_that_is_not_what_its_name_says_is_dropped(tmp_path: Path) -> 
         found = import_from(
             tmp_path / "stick", device.folder, workshop.pinned, disk_reserve_bytes=0
         )
-        kept = (device.folder / FOLDER / artifact).exists()
+        kept = (device.folder / IMPORTED / artifact).exists()
         assert kept == (wrong == TREE + b"more")  # no more than was signed is read
         assert bool(found.releases) == kept
 
@@ -495,8 +496,8 @@ def test_12_hostile_members_of_an_archive_are_never_looked_at(tmp_path: Path) ->
     found = import_from(stick, device.folder, workshop.pinned, disk_reserve_bytes=0)
     assert found.releases == ("lamp@2.0.0",)
     new = {path for path in tmp_path.rglob("*") if path not in before}
-    assert {path.relative_to(device.folder).parts[0] for path in new} == {"trust", FOLDER}
-    assert {path.name for path in (device.folder / FOLDER).iterdir()} == set(files)
+    assert {path.relative_to(device.folder).parts[0] for path in new} == {"trust", IMPORTED}
+    assert {path.name for path in (device.folder / IMPORTED).iterdir()} == set(files)
 
 
 def test_12_an_endless_header_is_not_read(tmp_path: Path) -> None:

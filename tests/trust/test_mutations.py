@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.trust.carried import FOLDER, CannotImport, import_from
+from agent.trust.carried import CannotImport, import_from
 from agent.trust.question import GRANTED
+from agent.trust.shelf import IMPORTED
 from agent.trust.sources import Unreachable
 from sync.manifest import BadManifest, parse_manifest
 from sync.trust import Chain, Refused
@@ -168,7 +169,7 @@ def test_no_spoiled_archive_gets_anything_unsigned_onto_the_disk(
         with contextlib.suppress(CannotImport, Refused):
             import_from(stick, device, workshop.pinned, disk_reserve_bytes=0)
         assert {path.name for path in tmp_path.iterdir()} <= {"stick.tar", "device"}
-        kept = device / FOLDER
+        kept = device / IMPORTED
         for path in kept.iterdir() if kept.exists() else ():
             assert path.read_bytes() == files[path.name]
 
