@@ -44,7 +44,7 @@ bench: $(VENV)/.installed ## Every benchmark in its short form, into benchmarks/
 
 .PHONY: soak
 soak: $(VENV)/.installed ## The long form of the property, crash and system tests (hours)
-	$(BIN)/python -m pytest tests/properties tests/crash tests/system \
+	$(BIN)/python -m pytest tests/properties tests/crash tests/system tests/trust \
 		-m "" --hypothesis-profile=soak --timeout=7200
 
 .PHONY: lock

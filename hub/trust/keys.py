@@ -172,7 +172,7 @@ class KeyFolder:
         """
         roots = self.roots()
         if not roots:
-            raise KeysUnusable(f"no root was signed in {self.folder}: fieldfare keys init")
+            raise self._nothing_here()
         return _known(Root, roots[-1], self.folder)
 
     def targets(self) -> tuple[Targets, bytes]:
@@ -183,7 +183,7 @@ class KeyFolder:
         """
         path = self.folder / METADATA / "targets.json"
         if not path.is_file():
-            raise KeysUnusable(f"no list of releases was signed in {self.folder}")
+            raise self._nothing_here()
         content = self._read(path)
         return _known(Targets, content, self.folder), content
 
@@ -204,14 +204,17 @@ class KeyFolder:
     def _listed(self) -> Listed:
         path = self.folder / LIST
         if not path.is_file():
-            raise KeysUnusable(
-                f"there are no keys in {self.folder}: make them with `fieldfare keys init`, "
-                "or name another folder with --keys or FIELDFARE_KEYS"
-            )
+            raise self._nothing_here()
         try:
             return msgspec.json.decode(self._read(path), type=Listed)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise KeysUnusable(f"{path} is damaged: {error}") from None
+
+    def _nothing_here(self) -> KeysUnusable:
+        return KeysUnusable(
+            f"there are no keys in {self.folder}: make them with `fieldfare keys init`, "
+            "or name another folder with --keys or FIELDFARE_KEYS"
+        )
 
     def _signer(self, known: Known, passphrase: Passphrase) -> Signer:
         if not known.signer.startswith(FILE_SCHEME):

@@ -167,6 +167,13 @@ class AgentProgram(Program):
             device, [str(BIN / "fieldfare-agent"), "run"], self.environment, home / "agent.log"
         )
 
+    def start_with(self, **settings: str) -> None:
+        """Start it with other settings than before."""
+        changed = {f"FIELDFARE_AGENT_{name.upper()}": value for name, value in settings.items()}
+        self.environment |= changed
+        self._env = {**self._env, **changed}
+        self.start()
+
     def cli(self, *words: str) -> Any:
         """Run `fieldfare-agent WORDS --json` and return what it prints."""
         done = subprocess.run(

@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 LAMP = """
 component = "lamp"
 version = "1.0.0"
+owner = "the lamp makers"
+outcomes = ["adoption"]
 [health]
 command = ["{python}", "-c", "pass"]
 """
@@ -76,8 +78,8 @@ class Told:
 async def test_a_release_is_published_deployed_and_taken_back(
     agent: AgentProgram, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    built = Told(capsys, "release", "build", str(tree), "--json").json
-    again = Told(capsys, "release", "build", str(tree), "--json").json
+    built = Told(capsys, "release", "build", "--unsigned", str(tree), "--json").json
+    again = Told(capsys, "release", "build", "--unsigned", str(tree), "--json").json
     assert again["digest"] == built["digest"]
     (listed,) = Told(capsys, "release", "list", "--json").json
     assert (listed["release"], listed["digest"]) == ("lamp@1.0.0", built["digest"])
@@ -99,12 +101,12 @@ async def test_a_release_is_published_deployed_and_taken_back(
 async def test_what_was_released_never_changes(
     hub: HubProgram, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert Told(capsys, "release", "build", str(tree)).code == 0
+    assert Told(capsys, "release", "build", "--unsigned", str(tree)).code == 0
     (tree / "light").write_text("cold")
-    told = Told(capsys, "release", "build", str(tree))
+    told = Told(capsys, "release", "build", "--unsigned", str(tree))
     assert told.code == Exit.REFUSED
     assert "another version" in told.err
-    assert Told(capsys, "release", "build", str(tree), "--version", "1.0.1").code == 0
+    assert Told(capsys, "release", "build", "--unsigned", str(tree), "--version", "1.0.1").code == 0
 
 
 async def test_a_wish_reaches_the_device_and_can_be_taken_back(
