@@ -236,7 +236,7 @@ class _Hub:
         publisher = Publisher(transport, database, groups, clock, identity.run)
         packs = Packs(
             settings.state_dir,
-            artifacts,
+            begun.artifacts,
             count_max=settings.packs_max_count,
             make_s=settings.pack_make_s,
             bytes_max=settings.pack_tree_bytes_max,

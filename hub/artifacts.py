@@ -78,7 +78,7 @@ class Artifacts:
         part = self._parts / secrets.token_hex(16)
         hashed = hashlib.sha256()
         try:
-            with _full_disk_named(self._folder):
+            with full_disk_named(self._folder):
                 # Closing writes too, so it belongs inside.
                 with await asyncio.to_thread(part.open, "xb") as file:
                     await self._fill(file, hashed, chunks)
@@ -178,7 +178,8 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _full_disk_named(folder: Path) -> Iterator[None]:
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Turn a full or failing disk into `StorageFull`."""
     try:
         yield
     except OSError as error:

@@ -30,6 +30,9 @@ ANSWER_MAX_S: Final = 30.0
 
 ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
 
+PIECE_BYTES: Final = 4 * 1024 * 1024
+"""A longer file is uploaded in pieces, so that what broke off goes on where it stopped."""
+
 PAGE_DEVICES: Final = 500
 """Devices that are asked for at once."""
 
@@ -145,15 +148,52 @@ class HubClient:
 
         Raises:
             OSError: The file cannot be read.
-            HubFailure: As for every request; nothing of the file stays on the hub.
+            HubFailure: As for every request. Of a file longer than `PIECE_BYTES` the hub keeps the
+                pieces that it has for some days, and calling again goes on after them.
         """
         with file.open("rb") as content:
             length_bytes = os.fstat(content.fileno()).st_size
+            if length_bytes > PIECE_BYTES:
+                self._put_pieces(content, length_bytes, sha256, on_bytes)
+                return
             headers = {
                 "Content-Type": "application/octet-stream",
                 "Content-Length": str(length_bytes),
             }
             self._request("PUT", f"/blobs/{_part(sha256)}", _Counting(content, on_bytes), headers)
+
+    def _put_pieces(
+        self,
+        content: IO[bytes],
+        length_bytes: int,
+        sha256: str,
+        on_bytes: Callable[[int], None] | None,
+    ) -> None:
+        path = f"/uploads/{_part(sha256)}"
+        told: dict[str, str] = {}
+        self._request("HEAD", path, told=told)
+        offset = self._offset(told)
+        if on_bytes is not None:
+            on_bytes(offset)
+        while offset < length_bytes:
+            content.seek(offset)
+            headers = {
+                "Content-Type": "application/partial-upload",
+                "Upload-Offset": str(offset),
+                "Upload-Length": str(length_bytes),
+            }
+            self._request("PATCH", path, content.read(PIECE_BYTES), headers, told)
+            before, offset = offset, self._offset(told)
+            if offset <= before:
+                raise self._no_hub_there("it took a piece and has no more than before")
+            if on_bytes is not None:
+                on_bytes(offset - before)
+
+    def _offset(self, told: Mapping[str, str]) -> int:
+        text = told.get("upload-offset", "")
+        if not text.isdecimal():
+            raise self._no_hub_there("it does not say how much it has")
+        return int(text)
 
     def publish(self, manifest: Manifest) -> answers.Release:
         """Publish a release whose artifacts the hub holds; the same one again changes nothing."""
@@ -250,7 +290,9 @@ class HubClient:
         path: str,
         body: "bytes | _Counting | None" = None,
         headers: Mapping[str, str] | None = None,
+        told: dict[str, str] | None = None,
     ) -> bytes:
+        """Make a request and return the body of its answer; its headers go into `told`."""
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(str(self._host), self._port, timeout=self._wait_s)
         try:
@@ -276,6 +318,8 @@ class HubClient:
             connection.close()
         if answer.status >= http.HTTPStatus.BAD_REQUEST:
             raise self._failure(answer.status, text)
+        if told is not None:
+            told |= {name.lower(): value for name, value in answer.getheaders()}
         return text
 
     def _failure(self, status: int, text: bytes) -> HubFailure:

@@ -9,13 +9,14 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
-from hub.api import blobs, packs, routes, trust
+from hub.api import blobs, packs, routes, trust, uploads
 from hub.api.guard import Guard
 from hub.api.problems import HANDLERS
 from hub.api.status import Status, program_version
 from hub.operations import Operations
 from hub.trust.desk import TrustDesk
 from hub.trust.online import OnlineKeys
+from hub.uploads import Uploads
 
 T = TypeVar("T")
 
@@ -48,6 +49,8 @@ HANDLED: Final = (
     trust.trust_metadata,
     trust.hand_in_trust,
     trust.new_online_keys,
+    uploads.head_upload,
+    uploads.patch_upload,
 )
 
 
@@ -56,11 +59,16 @@ def build_api(operations: Operations, status: Status) -> ASGIApp:
     desk = TrustDesk(
         operations.database, operations.clock, OnlineKeys(operations.settings.state_dir)
     )
+    settings = operations.settings
+    pieces = Uploads(
+        settings.state_dir, operations.artifacts, blob_max_bytes=settings.blob_max_bytes
+    )
     api = Litestar(
         [Router(ROOT, route_handlers=list(HANDLED))],
         dependencies={
             "operations": Provide(_always(operations), sync_to_thread=False),
             "status": Provide(_always(status), sync_to_thread=False),
+            "uploads": Provide(_always(pieces), sync_to_thread=False),
             "trust_desk": Provide(_always(desk), sync_to_thread=False),
         },
         exception_handlers=HANDLERS,

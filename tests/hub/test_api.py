@@ -44,7 +44,7 @@ async def test_the_api_describes_itself(client: httpx.AsyncClient) -> None:
         f"{method.upper()} {path}"
         for path, methods in described["paths"].items()
         for method in methods
-        if method in {"get", "put", "post", "delete", "head"}
+        if method in {"get", "put", "patch", "post", "delete", "head"}
     }
     assert found == _addresses() - {"GET /api/v1/openapi.json"}
 
