@@ -256,6 +256,8 @@ class Fleet(Answer, frozen=True, kw_only=True):
     dark: tuple[str, ...]
     adoption: tuple[Adoption, ...]
     deployments: tuple[ReportSummary, ...]
+    unmeasured: Mapping[str, str] = {}
+    """Releases among them that nobody measures, and the reason that was signed."""
     open_conflicts_count: int = 0
     damaged: tuple[Damaged, ...] = ()
     offences: tuple[Offence, ...] = ()

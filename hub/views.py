@@ -13,7 +13,7 @@ from hub.courses import courses_of, patience_ms
 from hub.labels import groups_of, plain
 from hub.outcomes.adoption import Adoption, DeviceVersion, adoption
 from hub.outcomes.report import DeploymentReport, DeviceOutcome, build_report, sentence
-from hub.store import deployments, documents, quarantine, queries
+from hub.store import deployments, documents, quarantine, queries, releases
 from hub.store.database import Connection
 from hub.store.deployments import Deployed
 from hub.store.queries import Listed
@@ -136,6 +136,7 @@ def fleet_view(
         "active_window_s": active_window_s,
         "adoption": [adoption_view(each) for each in found if each is not None],
         "deployments": reports,
+        "unmeasured": _unmeasured(connection, [each["release"] for each in reports]),
         "open_conflicts_count": queries.count_conflicts(connection),
         "damaged": [
             {"document": found.document, "found_at_ms": found.found_ms, "reason": found.reason}
@@ -145,6 +146,19 @@ def fleet_view(
             offence_view(each) for each in queries.worst_offenders(connection, OFFENDERS_SHOWN)
         ],
     }
+
+
+def _unmeasured(connection: Connection, names: Iterable[str]) -> dict[str, str]:
+    """Return the reason of each release that goes without owner or outcome."""
+    reasons: dict[str, str] = {}
+    for name in names:
+        component, _, version = name.partition("@")
+        release = releases.by_version(connection, component, version)
+        if release is not None:
+            reason = msgspec.json.decode(release.manifest).get("unmeasured")
+            if reason:
+                reasons[name] = str(reason)
+    return reasons
 
 
 def adoption_view(found: Adoption) -> dict[str, Any]:

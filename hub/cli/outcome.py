@@ -85,6 +85,8 @@ def fleet_lines(fleet: answers.Fleet) -> RenderableType:
                 style="red",
             )
         )
+    for release, reason in fleet.unmeasured.items():
+        parts.append(Text(f"{release} is not measured: {reason}", style="yellow"))
     for wrong in fleet.offences:
         parts.append(
             Text(f"refused {wrong.count} times from {wrong.device} ({wrong.code})", style="red")

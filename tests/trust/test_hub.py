@@ -1,15 +1,20 @@
 """The operator's keys and the hub's part in trust, over its API."""
 
+import io
 import json
 import stat
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+from rich.console import Console
 from securesystemslib.signer import SSlibKey
 
 from agent.trust.question import GRANTED, REFUSED
+from hub import answers
+from hub.cli.outcome import fleet_lines
 from hub.trust import signing
 from hub.trust.keys import KeyFolder, KeysUnusable
 from hub.trust.repository import DAY_S
@@ -272,6 +277,13 @@ async def test_13_a_release_that_cannot_be_measured_is_not_signed_without_a_reas
     assert listed["manifest"]["unmeasured"] == "a trial on the bench"
     (target,) = folder.targets()[0].targets.values()
     assert target.custom["fieldfare"]["unmeasured"] == "a trial on the bench"
+    await client.post("/deployments", json={"release": "lamp@1.0.0", "group": "all"})
+    fleet = (await client.get("/fleet")).json()
+    assert fleet["unmeasured"] == {"lamp@1.0.0": "a trial on the bench"}
+    shown = fleet_lines(msgspec.convert(fleet, answers.Fleet))
+    told = io.StringIO()
+    Console(width=120, file=told).print(shown)
+    assert "lamp@1.0.0 is not measured: a trial on the bench" in told.getvalue()
 
 
 async def test_a_version_is_signed_with_one_content_only(
