@@ -296,7 +296,12 @@ class _Hub:
             mailroom=mailroom,
             publisher=publisher,
             packs=packs,
-            http=HttpServer(build_api(operations, status), listening),
+            http=HttpServer(
+                build_api(operations, status),
+                listening,
+                connections_max_count=settings.http_connections_max_count,
+                stall_s=settings.http_stall_s,
+            ),
             ready_line=f"fieldfare hub is ready: http://{named}:{port}, {broker.kind} broker at "
             f"{broker.host}:{broker.port}, state in {settings.state_dir}",
         )

@@ -105,6 +105,13 @@ class TooLarge(Refusal):
     title = "This is too large"
 
 
+class WrongType(Refusal):
+    """What was sent is of a kind that is not taken."""
+
+    status = 415
+    title = "This kind of content is not taken"
+
+
 class WrongContent(Refusal):
     """What was sent is not what it claims to be."""
 

@@ -104,6 +104,21 @@ class Settings(BaseModel):
         description="Largest release, unpacked, that packs are made for. While one is made, the "
         "disk holds three of them.",
     )
+    http_connections_max_count: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=500,
+        description="Most HTTP connections that are served at once; further ones are told to come "
+        "again (503).",
+    )
+    http_stall_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=30.0,
+        description="Longest that an HTTP connection may say nothing in the middle of a request, "
+        "or take nothing of an answer.",
+    )
+    http_min_bytes_per_s: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=1024,
+        description="How fast the body of an HTTP request must come at least, after the first "
+        "`http_stall_s`.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important lines that are written to standard error."
     )

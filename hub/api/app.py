@@ -10,6 +10,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
 from hub.api import blobs, packs, routes, trust, uploads
+from hub.api.bounds import Bounded, Bounds
 from hub.api.guard import Guard
 from hub.api.problems import HANDLERS
 from hub.api.status import Status, program_version
@@ -79,10 +80,17 @@ def build_api(operations: Operations, status: Status) -> ASGIApp:
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
             use_handler_docstrings=True,
         ),
-        request_max_body_size=BODY_BYTES_MAX,
+        request_max_body_size=None,
         logging_config=None,
     )
-    return Guard(api, http_host=operations.settings.http_host)
+    settings = operations.settings
+    bounds = Bounds(
+        body_max_bytes=BODY_BYTES_MAX,
+        blob_max_bytes=settings.blob_max_bytes,
+        stall_s=settings.http_stall_s,
+        min_bytes_per_s=settings.http_min_bytes_per_s,
+    )
+    return Guard(Bounded(api, bounds), http_host=settings.http_host)
 
 
 def _always(value: T) -> Callable[[], T]:

@@ -102,7 +102,6 @@ async def get_blob(
     summary="Upload a blob",
     description="201 if it is new, 200 if it was here. The content is checked against its name: "
     "422 if it is another, and nothing of it stays; 507 if the disk is full.",
-    request_max_body_size=None,
     status_code=HTTP_201_CREATED,
 )
 async def put_blob(

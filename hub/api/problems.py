@@ -19,6 +19,9 @@ PROBLEM_TYPE: Final = "about:blank"
 
 FAULT: Final = "the hub has a fault; its log says more. Nothing was changed by this request"
 
+NO_BODY: Final = "data: 'data'"
+"""What the framework says of a missing body."""
+
 AnyRequest = Request[Any, Any, Any]
 Problem = Response[dict[str, Any]]
 
@@ -61,6 +64,8 @@ def from_http(request: AnyRequest, error: HTTPException) -> Problem:
             if isinstance(fault, dict)
         ]
         detail = "; ".join(faults) or detail
+        if detail == NO_BODY:
+            detail = "the request has no body; send JSON"
     return problem(error.status_code, detail)
 
 

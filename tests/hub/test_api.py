@@ -278,3 +278,52 @@ async def test_a_fault_of_the_hub_shows_nothing_of_its_inside(
 async def test_a_body_nested_too_deeply_is_the_senders_fault(client: httpx.AsyncClient) -> None:
     answer = await client.post("/deployments", content=b"[" * 100_000)
     check_problem(answer, 400, "nested too deeply")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "-1", "0", "1e400", "1e308"])
+async def test_a_time_that_is_none_is_refused_and_nothing_is_deployed(
+    client: httpx.AsyncClient, core: Core, number: str
+) -> None:
+    device_of(core)
+    release = await release_of(client)
+    body = f'{{"release": "{release}", "group": "all", "expires_s": {number}}}'
+    answer = await client.post("/deployments", content=body)
+    check_problem(answer, 400, "expires_s|JSON|out of range")
+    assert core.rows("SELECT * FROM deployment") == []
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf", "-1", "0", "", "1.5", "9" * 30, "1001", "%00"])
+@pytest.mark.parametrize("path", ["/devices", "/deployments"])
+async def test_a_limit_that_is_none_is_refused(
+    client: httpx.AsyncClient, path: str, limit: str
+) -> None:
+    check_problem(await client.get(f"{path}?limit={limit}"), 400, "limit: Expected")
+
+
+@pytest.mark.parametrize("value", ["NaN", "[Infinity]", "1e400", '"\\ud800"', "1" * 5000, ""])
+async def test_a_value_that_is_no_json_is_refused_and_nothing_is_written(
+    client: httpx.AsyncClient, core: Core, value: str
+) -> None:
+    device_of(core)
+    answer = await client.put("/devices/d1/settings/mode", content=f'{{"value": {value}}}')
+    check_problem(answer, 400, ".")
+    assert core.held(desired("d1")) is None
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain", "application/x-www-form-urlencoded", "rubbish", "application/json; charset=x"],
+)
+async def test_a_body_that_is_said_to_be_something_else_is_refused(
+    client: httpx.AsyncClient, core: Core, kind: str
+) -> None:
+    device_of(core)
+    asked = {"content": b'{"value": 1}', "headers": {"content-type": kind}}
+    answer = await client.put("/devices/d1/settings/mode", **asked)  # type: ignore[arg-type]
+    check_problem(answer, 415, "send JSON in UTF-8")
+    assert core.held(desired("d1")) is None
+
+
+@pytest.mark.parametrize("path", ["/deployments", "/releases"])
+async def test_a_request_without_a_body_is_told_so(client: httpx.AsyncClient, path: str) -> None:
+    check_problem(await client.post(path), 400, "has no body; send JSON")

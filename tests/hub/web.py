@@ -40,12 +40,12 @@ class CoreClock:
         return self._core.now.mono_s
 
 
-def operations_of(core: Core, state_dir: Path) -> Operations:
+def operations_of(core: Core, state_dir: Path, **chosen: Any) -> Operations:
     clock: Clock = CoreClock(core)
     artifacts = Artifacts(state_dir, blob_max_bytes=1_000_000)
     transport = MemoryTransport(MemoryBroker(), Link(client_id="hub"))
     return Operations(
-        settings=Settings(state_dir=state_dir, blob_max_bytes=1_000_000),
+        settings=Settings(state_dir=state_dir, blob_max_bytes=1_000_000, **chosen),
         clock=clock,
         database=core.database,
         artifacts=artifacts,
@@ -58,10 +58,8 @@ def operations_of(core: Core, state_dir: Path) -> Operations:
     )
 
 
-@asynccontextmanager
-async def api_of(core: Core, state_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client of the API over `core`."""
-    status = Status(
+def status() -> Status:
+    return Status(
         run="00",
         broker_kind="external",
         broker_host="127.0.0.1",
@@ -70,7 +68,12 @@ async def api_of(core: Core, state_dir: Path) -> AsyncIterator[httpx.AsyncClient
         is_connected=lambda: True,
         counters=lambda: {"frame_count": 3},
     )
-    api = build_api(operations_of(core, state_dir), status)
+
+
+@asynccontextmanager
+async def api_of(core: Core, state_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """Give a client of the API over `core`."""
+    api = build_api(operations_of(core, state_dir), status())
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=api, raise_app_exceptions=False),  # type: ignore[arg-type]
         base_url="http://127.0.0.1:8420/api/v1",
