@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hub.admission import Admission
 from hub.api.app import build_api
 from hub.api.status import Status
 from hub.artifacts import Artifacts
@@ -226,7 +227,10 @@ class _Hub:
             entries=entries,
             watch=watch,
             correspondence=correspondence,
-            devices_max_count=settings.devices_max_count,
+            admission=Admission(
+                devices_max_count=settings.devices_max_count,
+                per_hour_max_count=settings.new_devices_per_hour_max_count,
+            ),
         )
         transport = MqttTransport(
             _link(settings, broker),

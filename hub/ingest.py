@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from hub.admission import Admission
 from hub.anchors import Anchors
 from hub.clock import Now
+from hub.clones import Clones
 from hub.correspondence import Correspondence, Speaker
 from hub.entries import Entries, Source
 from hub.flood import BYTES_PER_TOKEN, HELD_BYTES_PER_TOKEN, Flood
@@ -107,7 +109,7 @@ class Ingest:
         entries: Entries,
         watch: Watch,
         correspondence: Correspondence,
-        devices_max_count: int,
+        admission: Admission,
     ) -> None:
         """Answer as start `run` of the hub."""
         self.counters = Counters()
@@ -118,8 +120,8 @@ class Ingest:
         self._watch = watch
         self._correspondence = correspondence
         self._anchors = Anchors()
-        self._devices_max_count = devices_max_count
-        self._devices_count = -1
+        self._admission = admission
+        self._clones = Clones()
         self._topic = lru_cache(TOPICS_REMEMBERED)(_parse_topic)
 
     def forget(self) -> None:
@@ -132,7 +134,7 @@ class Ingest:
         self._anchors.forget()
         self._correspondence.forget()
         self._entries.forget()
-        self._devices_count = -1
+        self._admission.forget()
 
     def take(
         self,
@@ -171,6 +173,7 @@ class Ingest:
         mail: dict[str, list[Frame]] = {}
         presences: list[tuple[str, bytes]] = []
         topic_of, admits, now_mono = self._topic, self._flood.admits, now.mono_s
+        clones = self._clones.suspects
         frame_count = message_count = 0
         for topic, payload, *_ in deliveries:
             kind, device = topic_of(topic)
@@ -184,6 +187,9 @@ class Ingest:
                 except BadFrame as error:
                     self._offences.add(device, Offence.BAD_FRAME, str(error), now_mono)
                     continue
+                if clones(device, frame.sender, now_mono):
+                    detail = "a boot of it came back: two devices have this name"
+                    self._offences.add(device, Offence.CLONE_SUSPECTED, detail, now_mono)
                 frame_count += 1
                 message_count += len(frame.messages)
                 if device in mail:
@@ -245,13 +251,10 @@ class Ingest:
         self._anchors.keep(connection, timed, now.ms)
 
     def _register(self, connection: Connection, device: str, now: Now) -> int | None:
-        if self._devices_count < 0:
-            self._devices_count = devices.count(connection)
-        if self._devices_count >= self._devices_max_count:
-            detail = f"is not registered, and {self._devices_count} devices are already"
-            self._offences.add(device, Offence.NOT_ADMITTED, detail, now.mono_s)
+        refusal = self._admission.refusal(connection, now)
+        if refusal:
+            self._offences.add(device, Offence.NOT_ADMITTED, refusal, now.mono_s)
             return None
-        self._devices_count += 1
         return devices.register(connection, device, now.ms)
 
     def _time(

@@ -31,6 +31,8 @@ class Offence(StrEnum):
     BAD_PRESENCE = "bad_presence"
     BAD_RECORD = "bad_record"
     BAD_EPOCH = "bad_epoch"
+    CLONE_SUSPECTED = "clone_suspected"
+    """Two live devices use its name."""
     FLOOD = "flood"
     FOREIGN_GROUP = "foreign_group"
     NOT_ADMITTED = "not_admitted"

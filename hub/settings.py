@@ -80,6 +80,11 @@ class Settings(BaseModel):
         default=200_000,
         description="Most devices that are registered by themselves; later ones are turned away.",
     )
+    new_devices_per_hour_max_count: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=10_000,
+        description="Most devices that may be new within an hour; more are registered later, when "
+        "they speak again.",
+    )
     device_messages_per_s: Annotated[float, Field(gt=0, le=10_000)] = Field(
         default=20.0,
         description="Messages that one device may send in the long run; more are dropped, which "

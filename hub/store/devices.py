@@ -53,6 +53,14 @@ def count(connection: Connection) -> int:
     return registered
 
 
+def count_new(connection: Connection, since_ms: int) -> int:
+    """Return how many devices were registered after this hub UTC."""
+    rows = connection.execute("SELECT count(*) FROM device WHERE first_seen_ms > ?", (since_ms,))
+    (found,) = next(rows)
+    new: int = found
+    return new
+
+
 def register(connection: Connection, device: str, now_ms: int) -> int:
     """Register a device and return its number."""
     connection.execute(

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hub.admission import Admission
 from hub.clock import Now
 from hub.conversations import Conversations
 from hub.correspondence import Correspondence
@@ -40,6 +41,7 @@ class Core:
         state_dir: Path,
         *,
         devices_max_count: int = 1000,
+        per_hour_max_count: int = 1_000_000,
         rate_per_s: float = 1e6,
         burst_count: int = 1_000_000,
     ) -> None:
@@ -65,7 +67,9 @@ class Core:
             entries=self.entries,
             watch=self.watch,
             correspondence=self.correspondence,
-            devices_max_count=devices_max_count,
+            admission=Admission(
+                devices_max_count=devices_max_count, per_hour_max_count=per_hour_max_count
+            ),
         )
 
     def close(self) -> None:

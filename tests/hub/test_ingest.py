@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from hub.entries import STRAYS_MAX
+from hub.settings import Settings
 from sync.documents import FACT
 from sync.gate import Refusal
 from sync.messages import Diff, Fetch, Full, Have, Open, Refuse, Whole
@@ -226,8 +227,52 @@ def test_a_device_beyond_the_limit_is_not_registered_and_the_others_go_on(tmp_pa
         assert core.rows("SELECT id FROM device ORDER BY id") == [("d1",), ("d2",)]
         assert _offences(core, "d3") == {"not_admitted": 1}
         assert _offences(core, "d4") == {"not_admitted": 1}
-        known = core.ingest._devices_count
-        assert known == 2
+
+
+def test_strangers_are_registered_up_to_so_many_an_hour_even_over_a_restart(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path / "hub", per_hour_max_count=10) as core:
+        known = _device(core, "known")
+        core.take(*(frame_of(f"made-up-{n}", Fetch("dev")) for n in range(20)))
+        assert core.rows("SELECT count(*) FROM device") == [(10,)]
+        assert core.rows("SELECT count(*) FROM offence WHERE code = 'not_admitted'") == [(11,)]
+        now = core.now
+    with running(tmp_path / "hub", per_hour_max_count=10) as core:
+        core.now = now
+        core.pass_time(5 * 60)
+        core.presence("late", b'{"online": true, "birth": 1}')
+        core.talk(known, known.write(fact("class", "pump"), core.now.mono_s))
+        assert known.is_settled()
+        assert core.rows("SELECT count(*) FROM device WHERE id = 'late'") == [(0,)]
+        core.pass_time(3600)
+        core.presence("late", b'{"online": true, "birth": 1}')
+        assert core.rows("SELECT count(*) FROM device WHERE id = 'late'") == [(1,)]
+
+
+def test_five_thousand_devices_that_appear_at_once_are_all_registered(tmp_path: Path) -> None:
+    admitted = Settings().new_devices_per_hour_max_count
+    with running(tmp_path / "hub", devices_max_count=200_000, per_hour_max_count=admitted) as core:
+        for start in range(0, 5000, 1000):
+            core.take(*(frame_of(f"d{n}", Fetch("dev")) for n in range(start, start + 1000)))
+        assert core.rows("SELECT count(*) FROM device") == [(5000,)]
+        assert core.rows("SELECT * FROM offence") == []
+
+
+def test_two_live_devices_of_one_name_are_noticed_and_one_that_starts_anew_is_not(
+    core: Core,
+) -> None:
+    for number in range(20):
+        core.take(frame_of("starts", Fetch("dev"), boot=f"boot{number:02}".encode()))
+    late = frame_of("starts", Fetch("dev"), boot=b"boot18")
+    core.take(late, frame_of("starts", Fetch("dev"), boot=b"boot19"))
+    assert core.rows("SELECT * FROM offence") == []
+    for _ in range(5):
+        core.take(frame_of("twice", Fetch("dev"), boot=b"boot-a"))
+        core.take(frame_of("twice", Fetch("dev"), boot=b"boot-b"))
+    ((device, code, count),) = core.rows("SELECT device, code, count FROM offence")
+    assert (device, code) == ("twice", "clone_suspected")
+    assert count == 6
 
 
 def test_a_device_that_floods_is_cut_off_alone_and_heard_again_later(tmp_path: Path) -> None:
