@@ -253,6 +253,10 @@ class HubClient:
         """Take a deployment back where it was not applied yet; return what it was."""
         return self._ask(answers.Request, "DELETE", f"/deployments/{_part(deployment)}")
 
+    def forget(self, device: str) -> None:
+        """Remove a device and all that was ever heard of it."""
+        self._request("DELETE", f"/devices/{_part(device)}")
+
     def set_value(
         self, about: str, key: str, value: object, *, is_group: bool, policy: str | None = None
     ) -> None:

@@ -22,6 +22,7 @@ from hub.packs import NoPack, Pack, Packs, Tree
 from hub.publisher import Publisher
 from hub.settings import Settings
 from hub.store import deployments as deployment_store
+from hub.store import devices as device_store
 from hub.store import queries
 from hub.store import releases as release_store
 from hub.store.database import Connection, Database
@@ -233,6 +234,24 @@ class Operations:
             )
 
         return await self.database.read(job)
+
+    async def forget(self, name: str) -> None:
+        """Remove a device and all that was ever heard of it.
+
+        Raises:
+            NotFound: It is not registered.
+        """
+
+        def job(db: Connection) -> None:
+            n = device_store.number_of(db, name)
+            if n is None:
+                raise NotFound(f"no device {name[:64]!r} is registered here")
+            device_store.remove(db, name, n)
+
+        await self._write(job)
+        # Numbers of devices are used again, and much is remembered by number.
+        self.database.doubt()
+        self.publisher.clear_presence(name)
 
     # ------------------------------------------------------------------------------- wishes
     async def wish(

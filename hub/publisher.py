@@ -10,6 +10,7 @@ device.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 from random import Random
@@ -26,7 +27,7 @@ from sync.messages import Full, in_frames
 from sync.replica import Holding, values_of
 from sync.session import Retry
 from sync.stages import Stage
-from sync.topics import down_topic, group_topic
+from sync.topics import down_topic, group_topic, presence_topic
 from sync.transport.port import (
     Congested,
     LinkDown,
@@ -91,6 +92,11 @@ class Publisher:
             self._waiting[document] = None
         if self._waiting:
             self._wake.set()
+
+    def clear_presence(self, device: str) -> None:
+        """Let the broker forget that a device was ever there, if there is a connection."""
+        with contextlib.suppress(Congested):
+            self._transport.publish_soon(presence_topic(device), b"", retain=True)
 
     def connected(self) -> None:
         """There is a new connection: what waits can go out, and what was refused on the last."""

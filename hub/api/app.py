@@ -32,6 +32,7 @@ HANDLED: Final = (
     routes.fleet,
     routes.devices,
     routes.device,
+    routes.forget,
     routes.releases,
     routes.publish_release,
     routes.deployments,

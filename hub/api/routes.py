@@ -81,6 +81,17 @@ async def device(operations: TheOperations, device: FromPath[str]) -> dict[str, 
     return await operations.device(device)
 
 
+@delete(
+    "/devices/{device:str}",
+    summary="Forget a device and all that was ever heard of it",
+    status_code=HTTP_200_OK,
+)
+async def forget(operations: TheOperations, device: FromPath[str]) -> dict[str, Any]:
+    """Remove a device that is gone. One that is still there registers anew as soon as it speaks."""
+    await operations.forget(device)
+    return {"device": device, "forgotten": True}
+
+
 @get("/releases", summary="Releases, newest first")
 async def releases(operations: TheOperations, trust_desk: TheTrust) -> dict[str, Any]:
     """List what can be deployed."""

@@ -65,6 +65,7 @@ MEMBERS: Final[Mapping[str, tuple[str, str, str]]] = {
     "status": ("hub.cli.status", "status", "How many devices run the latest version, and why not."),
     "devices": ("hub.cli.devices", "devices", "List the devices."),
     "device": ("hub.cli.device", "device", "All that is known of one device."),
+    "forget": ("hub.cli.forget", "forget", "Remove a device that is gone for good."),
     "set": ("hub.cli.wish", "set_value", "Wish for a value of a setting."),
     "unset": ("hub.cli.wish", "unset_value", "Take a wish back."),
     "demo": ("hub.cli.demo", "demo", "Six agents, one release, and five things that go wrong."),

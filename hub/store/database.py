@@ -90,6 +90,10 @@ class Database:
         """
         return await asyncio.get_running_loop().run_in_executor(self._writing, self.transact, job)
 
+    def doubt(self) -> None:
+        """Have what is kept in memory of the tables recalled before the next transaction."""
+        self._in_doubt = True
+
     async def read(self, job: Callable[[Connection], T]) -> T:
         """Run `job` on a reader's thread, over one state of the database, and return its result."""
         loop = asyncio.get_running_loop()

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from hub.store.database import Connection
+from hub.store.projection import TABLES
+from sync.documents import Kind
 
 _BULK: Final = (
     # CROSS JOIN keeps the order, so that each name costs two look-ups and no scan.
@@ -16,6 +18,16 @@ _BULK: Final = (
     "LEFT JOIN document AS c ON c.name = 'dev/' || d.id"
 )
 
+
+_OF_A_DEVICE: Final = (
+    "seen",
+    "contact",
+    "receipt",
+    "presence",
+    "presence_log",
+    "targeted",
+    "hub_stage",
+)
 
 Stored = tuple[str, int, int, int, int | None, int, bytes, bytes, bytes]
 """A registered device: name, number, when it was heard, count of strays; then of its document, if
@@ -68,6 +80,19 @@ def register(connection: Connection, device: str, now_ms: int) -> int:
         (device, now_ms, now_ms),
     )
     return connection.last_insert_rowid()
+
+
+def remove(connection: Connection, device: str, n: int) -> None:
+    """Remove a device and every row about it, its documents and the hub's for it included."""
+    for table in (*TABLES, *_OF_A_DEVICE):
+        connection.execute(f"DELETE FROM {table} WHERE device = ?", (n,))  # noqa: S608 - names are ours
+    for table, column in (("document", "name"), ("authored", "document"), ("written", "document")):
+        connection.execute(
+            f"DELETE FROM {table} WHERE {column} IN (?, ?)",  # noqa: S608 - names are ours
+            (f"{Kind.DEVICE.value}/{device}", f"{Kind.DESIRED.value}/{device}"),
+        )
+    connection.execute("DELETE FROM offence WHERE device = ?", (device,))
+    connection.execute("DELETE FROM device WHERE n = ?", (n,))
 
 
 def save_heard(connection: Connection, heard: Iterable[tuple[int, int]]) -> None:

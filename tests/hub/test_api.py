@@ -11,10 +11,11 @@ import pytest
 from hub import views
 from hub.api.app import HANDLED
 from sync.documents import DEPLOYMENT
+from sync.messages import Fetch
 from sync.records import Local, encode
 from sync.replica import values_of
 from tests.fakes.fleet import runs
-from tests.hub.core import Core, desired, group
+from tests.hub.core import Core, desired, group, own
 from tests.hub.web import check_problem, device_of, release_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "http-api.md"
@@ -240,6 +241,35 @@ async def test_a_look_at_the_fleet_goes_through_a_bounded_number_of_devices(
     assert await shown() == newest_first[:2]
     monkeypatch.setattr(views, "DEVICES_REPORTED_MAX", 0)
     assert await shown() == newest_first[:1]
+
+
+async def test_a_device_that_is_forgotten_leaves_nothing_and_registers_anew(
+    client: httpx.AsyncClient, core: Core
+) -> None:
+    device, other = device_of(core, "d1"), device_of(core, "d2")
+    release = await release_of(client)
+    for asked in ({"group": "all"}, {"devices": ["d1", "d2"]}):
+        await client.post("/deployments", json={"release": release, **asked})
+    core.talk(device, device.write(device.ack("dmade", "D"), core.now.mono_s))
+    core.presence("d1", b'{"online": true, "birth": 1}')
+    core.say("d1", Fetch("dev/d2"))
+    before = core.rows("SELECT name FROM document WHERE name LIKE '%d2' ORDER BY 1")
+
+    answer = await client.delete("/devices/d1")
+    assert (answer.status_code, answer.json()) == (200, {"device": "d1", "forgotten": True})
+    check_problem(await client.delete("/devices/d1"), 404, "no device 'd1'")
+    for (table,) in core.rows("SELECT name FROM sqlite_schema WHERE type = 'table'"):
+        for row in core.rows(f"SELECT * FROM {table}"):
+            assert "d1" not in row
+            assert "dev/d1" not in row
+            assert "des/d1" not in row
+    assert core.rows("SELECT name FROM document WHERE name LIKE '%d2' ORDER BY 1") == before
+    assert {n for (n,) in core.rows("SELECT device FROM targeted")} == {
+        n for (n,) in core.rows("SELECT n FROM device")
+    }
+    core.talk(other, other.write(other.ack("dmade", "D"), core.now.mono_s))
+    core.connect(device)
+    assert values_of(core.held(own("d1"))) == device.author.values()
 
 
 # -------------------------------------------------------------------------------------- faults

@@ -46,6 +46,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[CannedHub]:
             "created_at_ms": 1_800_000_000_000,
             "manifest": {"artifacts": [{"length_bytes": 2_500_000}]},
         }
+        server.answer("DELETE", "/devices/d4", {"device": "d4", "forgotten": True})
         server.answer("GET", "/releases", {"items": [release]})
         server.answer("POST", "/releases", release, 201)
         server.answer("PUT", "/devices/d4/settings/mode", {})
@@ -113,6 +114,7 @@ def test_status_tells_silent_from_unreachable_and_shows_intervals_and_the_funnel
         ("deployment", "cancel", ID),
         ("set", "d4", "mode", "eco"),
         ("unset", "--group", "all", "mode"),
+        ("forget", "d4"),
         ("settings",),
         ("completion", "bash"),
     ],
