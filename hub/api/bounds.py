@@ -18,7 +18,13 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.errors import Refusal, TooLarge, WrongType
 
-BLOBS: Final = "/api/v1/blobs/"
+BLOBS: Final = ("/api/v1/blobs/", "/api/v1/uploads/")
+"""Where bodies are files."""
+
+TRUST: Final = "/api/v1/trust"
+
+SIGNED_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Longest body that hands in signed metadata: it lists every release there is."""
 
 JSON: Final = "application/json"
 
@@ -38,7 +44,7 @@ class Bounds:
     """The limits of one hub."""
 
     body_max_bytes: int
-    """Of everything but artifacts."""
+    """Of everything but artifacts and signed metadata."""
     blob_max_bytes: int
     stall_s: float
     min_bytes_per_s: int
@@ -74,7 +80,11 @@ class _Body:
         is_blob = self._is_blob = scope["path"].startswith(BLOBS)
         self._receive = receive
         self._bounds = bounds
-        self._max_bytes = bounds.blob_max_bytes if is_blob else bounds.body_max_bytes
+        self._max_bytes = bounds.body_max_bytes
+        if is_blob:
+            self._max_bytes = bounds.blob_max_bytes
+        elif scope["path"] == TRUST:
+            self._max_bytes = SIGNED_BYTES_MAX
         self._claimed = headers.get(b"content-length", b"")
         self._type = "" if is_blob else headers.get(b"content-type", b"").decode("latin-1")
         self._came_bytes = 0

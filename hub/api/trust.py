@@ -13,7 +13,6 @@ from litestar.status_codes import HTTP_200_OK
 from hub.api.given import TheTrust
 from hub.trust.desk import TIMESTAMP
 
-HANDED_IN_BYTES_MAX: Final = 8 * 1024 * 1024
 """A list of releases of 2 MB, and as many roots as it takes, as JSON in JSON."""
 
 FOR_EVER: Final = "public, max-age=31536000, immutable"
@@ -51,7 +50,6 @@ async def trust_metadata(
     summary="Hand in signed metadata",
     description="Roots and a list of releases, checked against the root that is here; a hub "
     "without one takes the first. All or nothing; twice changes nothing.",
-    request_max_body_size=HANDED_IN_BYTES_MAX,
     status_code=HTTP_200_OK,
 )
 async def hand_in_trust(trust_desk: TheTrust, data: JSONBody[HandedIn]) -> dict[str, Any]:
