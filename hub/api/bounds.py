@@ -24,7 +24,8 @@ BLOBS: Final = ("/api/v1/blobs/", "/api/v1/uploads/")
 TRUST: Final = "/api/v1/trust"
 
 SIGNED_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Longest body that hands in signed metadata: it lists every release there is."""
+"""Longest body that hands in signed metadata: a list of releases of
+2 MB, and as many roots as it takes, as JSON in JSON."""
 
 JSON: Final = "application/json"
 

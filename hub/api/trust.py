@@ -13,8 +13,6 @@ from litestar.status_codes import HTTP_200_OK
 from hub.api.given import TheTrust
 from hub.trust.desk import TIMESTAMP
 
-"""A list of releases of 2 MB, and as many roots as it takes, as JSON in JSON."""
-
 FOR_EVER: Final = "public, max-age=31536000, immutable"
 
 
