@@ -78,6 +78,12 @@ class InstallEngine:
                 attempts_max=settings.fetch_attempts_max,
                 stall_s=settings.fetch_stall_s,
                 disk_reserve_bytes=settings.disk_reserve_bytes,
+                bytes_per_s=settings.download_bytes_per_s,
+                budget_ratio=settings.download_budget_ratio,
+                metered_interfaces=settings.metered_interfaces,
+                metered_bytes_max=settings.metered_bytes_max,
+                neighbours=settings.neighbour_urls,
+                media_dirs=settings.media_dirs,
             ),
             imported=settings.state_dir / IMPORTED,
         )

@@ -41,6 +41,18 @@ SHOWN_CHARACTERS_MAX: Final = 60
 _LABEL: Final = re.compile(r"[A-Za-z0-9._-]{0,63}\Z")
 """A label's value, as selectors can name it."""
 
+_LISTS: Final = frozenset(
+    {
+        "groups",
+        "labels",
+        "local_allowed_uids",
+        "media_dirs",
+        "metered_interfaces",
+        "neighbour_urls",
+    }
+)
+"""Settings that are JSON, or separated by commas, in a variable of the environment."""
+
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 
 
@@ -111,6 +123,35 @@ class Settings(BaseModel):
     fetch_stall_s: Seconds = Field(
         30.0, description="Silence after which a download is broken off and resumed."
     )
+    download_bytes_per_s: int = Field(
+        0, ge=0, description="Most bytes of downloads in a second; 0 is no limit."
+    )
+    download_budget_ratio: float = Field(
+        4.0,
+        ge=1,
+        le=1000,
+        description="How many times its length, and 1 MiB, a file may cost before it is given up.",
+    )
+    metered_interfaces: tuple[str, ...] = Field(
+        (),
+        max_length=32,
+        description="Interfaces whose bytes cost money; `*` and `?` stand for anything. While the "
+        "default route leads over one, longer files than the next setting says wait.",
+    )
+    metered_bytes_max: int = Field(
+        1024**2, ge=0, description="Longest file that is fetched over a metered interface."
+    )
+    neighbour_urls: tuple[str, ...] = Field(
+        (),
+        max_length=16,
+        description="Addresses on the local network that are asked for a file before the hub.",
+    )
+    media_dirs: tuple[Path, ...] = Field(
+        (),
+        max_length=16,
+        description="Folders that are looked into before that, for files called like their "
+        "SHA-256: where a USB stick is mounted.",
+    )
     pack_wait_s: float = Field(
         60.0,
         ge=0,
@@ -166,12 +207,12 @@ class Settings(BaseModel):
     @field_validator("hub_url")
     @classmethod
     def _hub_url(cls, value: str) -> str:
-        address = urlsplit(value)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError("must be http:// or https://, a host and perhaps a port")
-        if address.port == 0 or address.query or address.fragment or address.username:
-            raise ValueError("must have a port above 0 and no more than a path after it")
-        return value.rstrip("/")
+        return _url(value)
+
+    @field_validator("neighbour_urls")
+    @classmethod
+    def _neighbours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_url(each) for each in value)
 
     @field_validator("device_class")
     @classmethod
@@ -224,6 +265,15 @@ class Settings(BaseModel):
         return self.trust_root or self.state_dir / "trust" / "pinned.json"
 
 
+def _url(value: str) -> str:
+    address = urlsplit(value)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ValueError("must be http:// or https://, a host and perhaps a port")
+    if address.port == 0 or address.query or address.fragment or address.username:
+        raise ValueError("must have a port above 0 and no more than a path after it")
+    return value.rstrip("/")
+
+
 def _label(value: str) -> str:
     if not _LABEL.match(value):
         raise ValueError(f"{value[:64]!r} must have at most 63 of letters, digits, '.', '_', '-'")
@@ -266,7 +316,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _from_text(field: str, text: str) -> Any:
     declared = Settings.model_fields.get(field)
-    if declared is not None and field in ("groups", "labels", "local_allowed_uids"):
+    if declared is not None and field in _LISTS:
         try:
             return json.loads(text)
         except ValueError:

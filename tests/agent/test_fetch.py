@@ -104,7 +104,7 @@ async def test_bytes_that_were_flipped_are_thrown_away_until_the_budget_is_used_
 
     assert failed.value.reason is Reason.DIGEST_MISMATCH
     assert len(there.requests) == LIMITS.attempts_max
-    assert list(tmp_path.iterdir()) == []
+    assert [each.name for each in tmp_path.iterdir()] == [f"{DIGEST}.spent"]
 
 
 async def test_more_than_was_announced_is_refused_at_once(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ async def test_a_nudge_ends_the_wait_for_a_hub_that_was_out_of_reach(tmp_path: P
             waiting.fetch(DIGEST, len(CONTENT), go_on=attempts.set), name="fetch"
         )
         await attempts.wait()
-        waiting._hub_url = there.url
+        waiting._transfer.hub_url = there.url
         while not task.done():
             waiting.nudge()
             await asyncio.sleep(0)

@@ -1,0 +1,97 @@
+"""Taking what comes over a line into a file, looked at before it is written.
+
+Owns where each byte goes and when it is too much. Never opens a connection or a file.
+"""
+
+import os
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from agent.blocks import Watch, WrongBlock
+from agent.line import FetchFailed, Line, LinkBroke
+from agent.link import Budget, Pace
+from sync.stages import Reason
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+CHUNK_BYTES: Final = 64 * 1024
+
+
+class Taking:
+    """Takes what comes into a file."""
+
+    def __init__(
+        self, file: BinaryIO, length_bytes: int, budget: Budget, pace: Pace, line: Line
+    ) -> None:
+        """Take into `file`, open for appending, what makes it `length_bytes` long."""
+        self._file = file
+        self._length_bytes = length_bytes
+        self._budget = budget
+        self._pace = pace
+        self._line = line
+
+    def copy(
+        self, answer: "HTTPResponse", start: int, have_bytes: int, watch: Watch | None
+    ) -> None:
+        """Put what comes behind what is here, never more than makes the whole file.
+
+        Args:
+            answer: What comes.
+            start: At which byte of the file it begins.
+            have_bytes: How much of the file is here.
+            watch: Looks at the bytes behind that, if there is a list of blocks.
+
+        Raises:
+            WrongBlock: What came is wrong; what is here ends before that.
+            FetchFailed: Too much came.
+            OSError: The link or the disk failed.
+        """
+        file = self._file
+        skip_bytes = 0
+        if start < have_bytes:
+            # The whole file comes again. What was checked stays; the rest makes room.
+            skip_bytes = have_bytes if watch is not None else 0
+            if watch is None:
+                file.truncate(0)
+        position = file.seek(0, os.SEEK_END)
+        while chunk := _read(answer):
+            self._budget.spent_bytes += len(chunk)
+            check_budget(self._budget, self._length_bytes)
+            self._pace.took(len(chunk), lambda: not self._line.is_cut)
+            passed = min(skip_bytes, len(chunk))
+            skip_bytes -= passed
+            fresh = chunk[passed:]
+            position += len(fresh)
+            if position > self._length_bytes:
+                file.truncate(0)
+                raise FetchFailed(Reason.TOO_LARGE, "the hub sends more than announced", final=True)
+            if watch is not None:
+                try:
+                    watch.see(fresh)
+                except WrongBlock as wrong:
+                    file.flush()
+                    file.truncate(wrong.start)
+                    raise
+            file.write(fresh)
+
+
+def check_budget(budget: Budget, length_bytes: int) -> None:
+    """Give up if nothing is left of the budget.
+
+    Raises:
+        FetchFailed: Nothing is.
+    """
+    if budget.is_spent:
+        raise FetchFailed(
+            Reason.DOWNLOAD_FAILED,
+            f"given up: {budget.spent_bytes} bytes came for a file of {length_bytes}, "
+            f"and at most {budget.allowed_bytes} may",
+            final=True,
+        )
+
+
+def _read(answer: "HTTPResponse") -> bytes:
+    try:
+        return answer.read1(CHUNK_BYTES)
+    except OSError as error:
+        raise LinkBroke(str(error)) from None

@@ -1,0 +1,379 @@
+"""One attempt to bring a file here: from which place, over which link, and checked on its way.
+
+Owns HTTP and the files of the download folder: `<digest>.part` is what has arrived, `.blocks` the
+list that it is checked against on its way, `.spent` what it has cost. Runs in a thread, and knows
+nothing of other attempts but what these files say.
+
+Rules: a file gets its final name only when its digest is right. Never more bytes than were
+announced are taken. What a place other than the hub does wrong costs that place the file, and
+nothing else.
+
+Format: HTTP/1.1 with Range and If-Range (RFC 9110, sections 13.1.5 and 14.2).
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections import Counter
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+from urllib.parse import urljoin, urlsplit
+
+from agent.blocks import WORTH_BYTES, Blocks, WrongBlock, list_bytes, resumed
+from agent.line import FetchFailed, FetchLimits, Line, LinkBroke, on_disk
+from agent.link import Budget, Pace, metered_link
+from agent.room import reserve
+from agent.taking import CHUNK_BYTES, Taking, check_budget
+from sync.stages import Reason
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection, HTTPResponse
+
+REDIRECTS_MAX: Final = 3
+COMPLAINTS_MAX: Final = 2
+"""So often a block may be wrong before it is the list that is held to be."""
+
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+NOT_NOW: Final = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+"""Answers that mean the hub is out of reach, whoever gives them."""
+
+
+class Transfer:
+    """Attempts, one at a time, to fill one folder."""
+
+    def __init__(
+        self, hub_url: str, folder: Path, limits: FetchLimits, imported: Path | None = None
+    ) -> None:
+        """Fetch from `hub_url`, and from what `limits` names before it, into `folder`.
+
+        A file in `imported` is taken from there, and away from there.
+        """
+        self._imported = imported
+        self.hub_url = hub_url
+        self._folder = folder
+        self._limits = limits
+        self._pace = Pace(limits.bytes_per_s)
+        self._complaints: Counter[tuple[str, int]] = Counter()
+        self._listless: set[str] = set()
+        """Files whose list is not there, or not believed."""
+        self._given_up: set[tuple[str, str]] = set()
+        """Neighbours and files that they do not have, or not right."""
+
+    def path(self, sha256: str) -> Path:
+        """Return where the verified file lies once it is here."""
+        return self._folder / sha256
+
+    def have_bytes(self, sha256: str) -> int:
+        """Return how much of a file has arrived; nothing of it may be right."""
+        for path in (self.path(sha256), self._folder / f"{sha256}.part"):
+            if path.exists():
+                return path.stat().st_size
+        return 0
+
+    def attempt(self, sha256: str, length_bytes: int, line: Line) -> None:
+        """Bring the file here, or a part of what is missing of it.
+
+        Raises:
+            FetchFailed: It is not here yet.
+        """
+        part = self._folder / f"{sha256}.part"
+        try:
+            with line.touching():
+                self._take_what_is_here(sha256, length_bytes, part)
+                if part.exists() and part.stat().st_size == length_bytes:
+                    self._finish(sha256, part, length_bytes)
+                    return
+        except LinkBroke as error:
+            raise _unreachable(error) from None
+        places = [each for each in self._limits.neighbours if (each, sha256) not in self._given_up]
+        for place in (*places, self.hub_url):
+            try:
+                self._download(place, sha256, part, length_bytes, line)
+                self._finish(sha256, part, length_bytes)
+            except FetchFailed as failed:
+                if place == self.hub_url or failed.reason is Reason.NO_SPACE or line.is_cut:
+                    raise
+                self._given_up.add((place, sha256))
+                if sha256 in self._listless or length_bytes < WORTH_BYTES:
+                    part.unlink(missing_ok=True)  # nobody can say how much of it is right
+            else:
+                return
+
+    def _take_what_is_here(self, sha256: str, length_bytes: int, part: Path) -> None:
+        """Leave in `part` what need not be downloaded."""
+        with on_disk():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if self.path(sha256).exists():
+                # Checked again, and downloaded again if the disk has changed it meanwhile.
+                self.path(sha256).replace(part)
+            elif self._imported is not None:
+                # Checked like what was downloaded, and asked of the hub if it is wrong.
+                with contextlib.suppress(FileNotFoundError):
+                    (self._imported / sha256).replace(part)
+            have_bytes = part.stat().st_size if part.exists() else 0
+            if have_bytes > length_bytes:
+                part.unlink()
+                have_bytes = 0
+            if have_bytes < length_bytes:
+                self._check_room(part, length_bytes)
+                self._copy_from_media(sha256, length_bytes, part)
+
+    def ask(self, path: str, bytes_max: int) -> tuple[int, float, bytes]:
+        """Ask the hub something small, once; return status, Retry-After in seconds, and answer.
+
+        Raises:
+            FetchFailed: It could not be asked.
+        """
+        from http.client import HTTPException  # noqa: PLC0415 - as in `_download`
+
+        try:
+            with contextlib.closing(self._connect(self.hub_url)) as connection:
+                connection.request("GET", _path_of(self.hub_url) + path, headers=_headers())
+                answer = connection.getresponse()
+                after = answer.getheader("Retry-After") or ""
+                body = answer.read(bytes_max)
+        except (OSError, HTTPException, ValueError) as error:  # a name can be none for DNS
+            raise _unreachable(error) from None
+        return answer.status, float(after) if after.isdecimal() else 0.0, body
+
+    # Before a byte is asked for.
+
+    def _check_room(self, part: Path, length_bytes: int) -> None:
+        # What an earlier attempt reserved is no longer free, and is ours.
+        have_bytes = part.stat().st_blocks * 512 if part.exists() else 0
+        free_bytes = shutil.disk_usage(self._folder).free
+        need_bytes = max(0, length_bytes - have_bytes) + self._limits.disk_reserve_bytes
+        if free_bytes < need_bytes:
+            raise FetchFailed(
+                Reason.NO_SPACE,
+                f"{free_bytes // 1024} KiB free, {need_bytes // 1024} KiB needed",
+                final=True,
+            )
+
+    def _check_link(self, length_bytes: int) -> None:
+        if length_bytes > self._limits.metered_bytes_max:
+            metered = metered_link(self._limits.metered_interfaces)
+            if metered is not None:
+                raise FetchFailed(
+                    Reason.UNREACHABLE, f"waiting for another link than {metered}", final=False
+                )
+
+    def _copy_from_media(self, sha256: str, length_bytes: int, part: Path) -> None:
+        """Copy the file from a folder that has it, right to the last byte."""
+        for folder in self._limits.media_dirs:
+            hashed = hashlib.sha256()
+            copied = part.with_suffix(".copy")
+            try:
+                source = (folder / sha256).open("rb")
+            except OSError:
+                continue  # not there, or no medium is
+            with source, copied.open("wb") as file:
+                left_bytes = length_bytes
+                while chunk := _read_medium(source, min(CHUNK_BYTES * 16, left_bytes)):
+                    hashed.update(chunk)
+                    file.write(chunk)
+                    left_bytes -= len(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            if hashed.hexdigest() == sha256:
+                copied.replace(part)
+                return
+            copied.unlink()
+
+    # The download.
+
+    def _download(self, place: str, sha256: str, part: Path, length_bytes: int, line: Line) -> None:
+        # Imported here: HTTP takes 2 MB of memory, and most agents install nothing for weeks.
+        from http.client import HTTPException  # noqa: PLC0415
+
+        if place == self.hub_url:
+            self._check_link(length_bytes)
+        blocks = self._blocks(sha256, length_bytes, line)
+        try:
+            with line.touching(), on_disk():
+                budget = Budget(part.with_suffix(".spent"), length_bytes, self._limits.budget_ratio)
+                check_budget(budget, length_bytes)
+                have_bytes = _good_bytes(part, blocks)
+            with contextlib.ExitStack() as stack:
+                answer = self._open(stack, place, sha256, have_bytes, line)
+                start = _start_of(answer, part, have_bytes)
+                with on_disk(), part.open("ab") as file:
+                    reserve(file.fileno(), length_bytes)
+                    taking = Taking(file, length_bytes, budget, self._pace, line)
+                    watch = None if blocks is None else resumed(blocks, part)
+                    try:
+                        taking.copy(answer, start, have_bytes, watch)
+                    finally:
+                        file.flush()
+                        os.fsync(file.fileno())
+                        budget.save()
+        except WrongBlock as wrong:
+            self._complain(sha256, wrong.start)
+            raise FetchFailed(Reason.DIGEST_MISMATCH, str(wrong), final=False) from None
+        except (OSError, HTTPException, ValueError) as error:  # a name can be none for DNS
+            raise _unreachable(error) from None
+
+    def _complain(self, sha256: str, start: int) -> None:
+        self._complaints[sha256, start] += 1
+        if self._complaints[sha256, start] >= COMPLAINTS_MAX:
+            self._listless.add(sha256)
+
+    def _blocks(self, sha256: str, length_bytes: int, line: Line) -> Blocks | None:
+        """Return the list of the file's blocks, None if there is none or it is not worth it."""
+        if length_bytes < WORTH_BYTES or sha256 in self._listless:
+            return None
+        kept = self._folder / f"{sha256}.blocks"
+        with contextlib.suppress(OSError, ValueError):
+            return Blocks(kept.read_bytes(), length_bytes)
+        try:
+            status, _, text = self.ask(
+                f"/api/v1/blobs/{sha256}/blocks", bytes_max=list_bytes(length_bytes) + 1
+            )
+            blocks = Blocks(text, length_bytes)
+        except (FetchFailed, ValueError):
+            return None
+        if status != HTTPStatus.OK:
+            self._listless.add(sha256)
+            return None
+        with contextlib.suppress(LinkBroke), line.touching(), on_disk():
+            kept.write_bytes(text)
+        return blocks
+
+    def _connect(self, url: str) -> "HTTPConnection":
+        from http.client import HTTPConnection, HTTPSConnection  # noqa: PLC0415
+
+        address = urlsplit(url)
+        kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
+        connection = kind(address.hostname or "", address.port, timeout=self._limits.stall_s)
+        connection.connect()
+        return connection
+
+    def _open(
+        self, stack: contextlib.ExitStack, place: str, sha256: str, have_bytes: int, line: Line
+    ) -> "HTTPResponse":
+        """Ask `place` for the rest of the file, and whomever it sends us to."""
+        headers = _headers()
+        if have_bytes:
+            headers |= {"Range": f"bytes={have_bytes}-", "If-Range": f'"{sha256}"'}
+        url = f"{place.rstrip('/')}/api/v1/blobs/{sha256}"
+        for _ in range(REDIRECTS_MAX + 1):
+            line.release()
+            connection = stack.enter_context(contextlib.closing(self._connect(url)))
+            line.hold(connection.sock)
+            connection.request("GET", _path_of(url), headers=headers)
+            answer = connection.getresponse()
+            if answer.status not in REDIRECTS:
+                return answer
+            url = _followed(url, answer.getheader("Location") or "")
+            # A store has a tag of its own for the file, which would never be ours.
+            headers.pop("If-Range", None)
+        raise FetchFailed(
+            Reason.DOWNLOAD_FAILED, f"sent on more than {REDIRECTS_MAX} times", final=False
+        )
+
+    def _finish(self, sha256: str, part: Path, length_bytes: int) -> None:
+        with on_disk():
+            part.touch()
+            with part.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            total_bytes = part.stat().st_size
+            if total_bytes < length_bytes:
+                # The link broke off, or the announced length is wrong: more may come.
+                raise FetchFailed(
+                    Reason.UNREACHABLE, f"{total_bytes} of {length_bytes} bytes came", final=False
+                )
+            if digest != sha256:
+                part.unlink()
+                raise FetchFailed(
+                    Reason.DIGEST_MISMATCH, "what came is not what was announced", final=False
+                )
+            part.replace(self.path(sha256))
+            _fsync_folder(self._folder)
+            for kind in (".blocks", ".spent"):
+                part.with_suffix(kind).unlink(missing_ok=True)
+
+
+def _good_bytes(part: Path, blocks: Blocks | None) -> int:
+    """Return how much has arrived, without what is known to be wrong."""
+    if not part.exists():
+        return 0
+    length_bytes = part.stat().st_size
+    if blocks is None:
+        return length_bytes
+    good_bytes = blocks.good_bytes(part)
+    if good_bytes < length_bytes:
+        os.truncate(part, good_bytes)
+    return good_bytes
+
+
+def _start_of(answer: "HTTPResponse", part: Path, have_bytes: int) -> int:
+    """Return at which byte of the file the answer begins."""
+    if answer.status == HTTPStatus.OK:
+        return 0
+    if answer.status == HTTPStatus.PARTIAL_CONTENT:
+        if (answer.getheader("Content-Range") or "").startswith(f"bytes {have_bytes}-"):
+            return have_bytes
+        raise FetchFailed(
+            Reason.DOWNLOAD_FAILED, "the hub sent another range than was asked for", final=False
+        )
+    if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        part.unlink(missing_ok=True)
+    not_there = answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+    reason = Reason.NOT_FOUND if not_there else Reason.DOWNLOAD_FAILED
+    if answer.status in NOT_NOW:
+        reason = Reason.UNREACHABLE
+    raise FetchFailed(reason, f"the hub answered {answer.status}", final=not_there)
+
+
+def _followed(url: str, location: str) -> str:
+    target = urljoin(url, location)
+    try:
+        kinds = (urlsplit(url).scheme, urlsplit(target).scheme)
+        is_fit = bool(location and urlsplit(target).hostname)
+    except ValueError:
+        is_fit = False
+    if not is_fit or kinds not in {("http", "http"), ("http", "https"), ("https", "https")}:
+        raise FetchFailed(
+            Reason.DOWNLOAD_FAILED, f"sent on to {location[:100]!r}, which is no place", final=False
+        )
+    return target
+
+
+def _path_of(url: str) -> str:
+    address = urlsplit(url)
+    return address.path.rstrip("/") + (f"?{address.query}" if address.query else "")
+
+
+def _headers() -> dict[str, str]:
+    return {"Connection": "close", "User-Agent": "fieldfare-agent"}
+
+
+def _unreachable(error: BaseException) -> FetchFailed:
+    detail = f"{type(error).__name__}: {error}"[:200]
+    return FetchFailed(Reason.UNREACHABLE, detail, final=False)
+
+
+def _read_medium(source: BinaryIO, count: int) -> bytes:
+    """Read; a medium that was pulled out has no more bytes."""
+    try:
+        return source.read(count)
+    except OSError:
+        return b""
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
