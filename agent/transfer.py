@@ -336,12 +336,13 @@ def _start_of(answer: "HTTPResponse", part: Path, have_bytes: int) -> int:
 
 
 def _followed(url: str, location: str) -> str:
-    target = urljoin(url, location)
+    target = ""
     try:
+        target = urljoin(url, location)
         kinds = (urlsplit(url).scheme, urlsplit(target).scheme)
         is_fit = bool(location and urlsplit(target).hostname)
     except ValueError:
-        is_fit = False
+        is_fit, kinds = False, ("", "")
     if not is_fit or kinds not in {("http", "http"), ("http", "https"), ("https", "https")}:
         raise FetchFailed(
             Reason.DOWNLOAD_FAILED, f"sent on to {location[:100]!r}, which is no place", final=False

@@ -45,6 +45,7 @@ HANDLED: Final = (
     routes.unwish_group,
     blobs.head_blob,
     blobs.get_blob,
+    blobs.get_blocks,
     blobs.put_blob,
     packs.pack,
     trust.trust,

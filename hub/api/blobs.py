@@ -97,6 +97,22 @@ async def get_blob(
     )
 
 
+@get(
+    f"{PATH}/blocks",
+    summary="The SHA-256 of each block of a blob",
+    description="The digests of each 256 KiB of it, 32 bytes each, one after the other. With them "
+    "a download that is wrong somewhere is found out there, and goes on from there.",
+    media_type="application/octet-stream",
+)
+async def get_blocks(operations: TheOperations, digest: Digest) -> Response[bytes]:
+    """Send the list that a device checks a download against on its way."""
+    _length_bytes(operations.artifacts, digest)
+    found = await operations.artifacts.blocks(digest)
+    headers = _headers(digest, len(found))
+    headers["etag"] = f'"{digest}-blocks"'
+    return Response(found, headers=headers, media_type="application/octet-stream")
+
+
 @put(
     PATH,
     summary="Upload a blob",

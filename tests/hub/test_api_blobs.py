@@ -139,3 +139,23 @@ async def test_a_body_that_is_not_json_or_too_long_is_refused(client: httpx.Asyn
     check_problem(await client.post("/releases", content=b"{"), 400, ".")
     answer = await client.post("/releases", content=b"[" * 2_000_000)
     assert answer.status_code in {400, 413}
+
+
+# -------------------------------------------------------------------------------------- blocks
+
+
+async def test_the_blocks_of_a_blob_have_their_digests_in_one_list(
+    client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * 3000
+    digest = hashlib.sha256(content).hexdigest()
+    await client.put(f"/blobs/{digest}", content=content)
+    wanted = b"".join(
+        hashlib.sha256(content[start : start + 262_144]).digest()
+        for start in range(0, len(content), 262_144)
+    )
+
+    for _ in range(2):
+        answer = await client.get(f"/blobs/{digest}/blocks")
+        assert (answer.status_code, answer.content) == (200, wanted)
+    check_problem(await client.get(f"/blobs/{'0' * 64}/blocks"), 404, "no blob")

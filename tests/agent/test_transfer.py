@@ -1,0 +1,318 @@
+"""Downloads over bad links: finished and right, or ended with the right reason."""
+
+import hashlib
+from http import HTTPStatus
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from agent.fetch import Fetcher, FetchFailed, FetchLimits
+from agent.link import SLACK_BYTES
+from sync.stages import Reason
+from tests.fakes.bad_link import BLOCK_BYTES, Asked, Deed, Link, linked
+
+CONTENT = Random(1).randbytes(10 * BLOCK_BYTES + 12_345)
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Eager(Random):
+    """Never waits between attempts."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return 0.0
+
+
+def fetcher(url: str, folder: Path, **limits: object) -> Fetcher:
+    chosen = {"attempts_max": 8, "stall_s": 5.0, "disk_reserve_bytes": 0, **limits}
+    return Fetcher(url, folder, FetchLimits(**chosen), Eager())  # type: ignore[arg-type]
+
+
+def whole(asked: Asked) -> None:
+    asked.send(asked.rest())
+
+
+def drops(asked: Asked) -> None:
+    rest = asked.rest()
+    asked.send(rest[: asked.link.random.randrange(1, 400_000)])
+    asked.drop()
+
+
+def resets(asked: Asked) -> None:
+    rest = asked.rest()
+    asked.send(rest[: asked.link.random.randrange(200_000, 900_000)])
+    asked.reset()
+
+
+def truncates(asked: Asked) -> None:
+    """Says and sends less than there is."""
+    start = asked.start
+    rest = asked.link.content[start : start + 700_000]
+    total = len(asked.link.content)
+    if start:
+        span = f"bytes {start}-{total - 1}/{total}"
+        asked.head(HTTPStatus.PARTIAL_CONTENT, len(rest), Content_Range=span)
+    else:
+        asked.head(HTTPStatus.OK, len(rest))
+    asked.send(rest)
+
+
+def flips_at_first(asked: Asked) -> None:
+    rest = bytearray(asked.rest())
+    if asked.link.requests_count == 1:
+        rest[5 * BLOCK_BYTES + 77] ^= 4
+    asked.send(bytes(rest))
+
+
+def ignores_the_range(asked: Asked) -> None:
+    """Answers 200 to a range, and breaks off at the first two."""
+    rest = asked.rest(0)
+    if asked.link.requests_count <= 2:
+        asked.send(rest[: asked.link.requests_count * 900_000])
+        asked.drop()
+    else:
+        asked.send(rest)
+
+
+def changes_the_tag(asked: Asked) -> None:
+    """Breaks off once, and then takes our tag for another file's."""
+    rest = asked.rest(0)
+    if asked.link.requests_count == 1:
+        asked.send(rest[:1_000_000])
+        asked.drop()
+    else:
+        asked.send(rest)
+
+
+def is_down_at_first(asked: Asked) -> None:
+    if asked.link.requests_count <= 3:
+        asked.head(HTTPStatus(500 + asked.link.requests_count), 0)
+    else:
+        whole(asked)
+
+
+def stalls_at_first(asked: Asked) -> None:
+    rest = asked.rest()
+    if asked.link.requests_count > 2:
+        asked.send(rest)
+        return
+    asked.send(rest[:600_000])
+    asked.wfile.flush()
+    asked.link.over.wait(30)
+    asked.drop()
+
+
+@pytest.mark.parametrize("has_blocks", [True, False], ids=["with a list", "without a list"])
+@pytest.mark.parametrize(
+    "deed",
+    [
+        whole,
+        drops,
+        resets,
+        truncates,
+        flips_at_first,
+        ignores_the_range,
+        changes_the_tag,
+        is_down_at_first,
+        stalls_at_first,
+    ],
+)
+async def test_a_download_over_a_bad_link_finishes_and_is_right(
+    tmp_path: Path, deed: Deed, *, has_blocks: bool
+) -> None:
+    with linked(Link(CONTENT, deed, has_blocks)) as link:
+        path = await fetcher(link.url, tmp_path, stall_s=0.3).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert [each.name for each in tmp_path.iterdir()] == [DIGEST]
+
+
+@pytest.mark.parametrize("deed", [drops, truncates])
+async def test_when_a_link_only_drops_no_more_than_a_tenth_comes_twice(
+    tmp_path: Path, deed: Deed
+) -> None:
+    with linked(Link(CONTENT, deed)) as link:
+        await fetcher(link.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert link.requests_count > 2
+    assert link.sent_bytes <= 1.1 * len(CONTENT)
+
+
+async def test_flipped_bytes_cost_their_block_and_not_the_file(tmp_path: Path) -> None:
+    with linked(Link(CONTENT, flips_at_first)) as link:
+        second: list[int] = []
+
+        def deed(asked: Asked) -> None:
+            second.append(asked.start)
+            flips_at_first(asked)
+
+        link.deed = deed
+        await fetcher(link.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert second == [0, 5 * BLOCK_BYTES]
+
+
+async def test_a_part_that_the_disk_damaged_is_kept_up_to_the_damage(tmp_path: Path) -> None:
+    damaged = bytearray(CONTENT[: 7 * BLOCK_BYTES])
+    damaged[3 * BLOCK_BYTES + 5] ^= 1
+    (tmp_path / f"{DIGEST}.part").write_bytes(damaged)
+    starts: list[int] = []
+
+    def deed(asked: Asked) -> None:
+        starts.append(asked.start)
+        whole(asked)
+
+    with linked(Link(CONTENT, deed)) as link:
+        path = await fetcher(link.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert starts == [3 * BLOCK_BYTES]
+    assert path.read_bytes() == CONTENT
+
+
+async def test_a_list_that_is_wrong_itself_is_not_believed_for_ever(tmp_path: Path) -> None:
+    with linked(Link(CONTENT, whole)) as link:
+        digests = bytearray(hashlib.sha256(b"nothing").digest() * 11)
+        (tmp_path / f"{DIGEST}.blocks").write_bytes(digests)
+        path = await fetcher(link.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+
+
+async def test_a_link_that_loses_too_much_is_given_up_and_says_so(tmp_path: Path) -> None:
+    def deed(asked: Asked) -> None:
+        asked.send(asked.rest(0)[:2_000_000])
+        asked.drop()
+
+    with (
+        linked(Link(CONTENT, deed, has_blocks=False)) as link,
+        pytest.raises(FetchFailed) as failed,
+    ):
+        await fetcher(link.url, tmp_path, budget_ratio=3.0).fetch(DIGEST, len(CONTENT))
+
+    assert failed.value.final
+    assert failed.value.reason is Reason.DOWNLOAD_FAILED
+    assert "given up" in failed.value.detail
+    assert link.sent_bytes < 3 * len(CONTENT) + SLACK_BYTES + 2_100_000
+
+
+async def test_the_budget_counts_what_came_before_a_restart(tmp_path: Path) -> None:
+    (tmp_path / f"{DIGEST}.spent").write_text(str(5 * len(CONTENT)))
+    with linked(Link(CONTENT, whole)) as link, pytest.raises(FetchFailed, match="given up"):
+        await fetcher(link.url, tmp_path, budget_ratio=3.0).fetch(DIGEST, len(CONTENT))
+
+    assert link.requests_count == 0
+
+
+async def test_a_neighbour_that_has_the_file_saves_the_hub_the_asking(tmp_path: Path) -> None:
+    with linked(Link(CONTENT, whole)) as hub, linked(Link(CONTENT, whole)) as neighbour:
+        near = fetcher(hub.url, tmp_path, neighbours=(neighbour.url,))
+        await near.fetch(DIGEST, len(CONTENT))
+
+    assert (neighbour.requests_count, hub.requests_count) == (1, 0)
+
+
+def lies(asked: Asked) -> None:
+    asked.head(HTTPStatus.OK, len(CONTENT))
+    asked.send(bytes(len(CONTENT)))
+
+
+def has_none(asked: Asked) -> None:
+    asked.head(HTTPStatus.NOT_FOUND, 0)
+
+
+def sends_more(asked: Asked) -> None:
+    asked.head(HTTPStatus.OK, 2 * len(CONTENT))
+    asked.send(CONTENT * 2)
+
+
+@pytest.mark.parametrize("has_blocks", [True, False])
+@pytest.mark.parametrize("deed", [lies, has_none, sends_more, drops])
+async def test_a_neighbour_that_fails_is_left_for_the_hub(
+    tmp_path: Path, deed: Deed, *, has_blocks: bool
+) -> None:
+    with linked(Link(CONTENT, whole, has_blocks)) as hub, linked(Link(CONTENT, deed)) as neighbour:
+        near = fetcher(hub.url, tmp_path, neighbours=(neighbour.url, "http://127.0.0.1:1"))
+        path = await near.fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert (neighbour.requests_count, hub.requests_count) == (1, 1)
+
+
+async def test_a_stick_that_has_the_file_saves_the_link(tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    (stick / DIGEST).write_bytes(CONTENT)
+    offline = fetcher("http://127.0.0.1:1", tmp_path / "d", media_dirs=(tmp_path / "none", stick))
+
+    path = await offline.fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert (stick / DIGEST).exists()
+
+
+async def test_a_stick_with_another_file_of_that_name_is_passed_over(tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    (stick / DIGEST).write_bytes(CONTENT[:-1] + b"?")
+    with linked(Link(CONTENT, whole)) as link:
+        path = await fetcher(link.url, tmp_path / "d", media_dirs=(stick,)).fetch(
+            DIGEST, len(CONTENT)
+        )
+
+    assert path.read_bytes() == CONTENT
+    assert [each.name for each in (tmp_path / "d").iterdir()] == [DIGEST]
+
+
+async def test_a_store_that_the_hub_sends_on_to_is_followed_and_resumed(tmp_path: Path) -> None:
+    tags: list[str | None] = []
+
+    def stores(asked: Asked) -> None:
+        tags.append(asked.headers.get("If-Range"))
+        drops(asked) if asked.link.requests_count == 1 else whole(asked)
+
+    with linked(Link(CONTENT, stores)) as store:
+
+        def sends_on(asked: Asked) -> None:
+            asked.head(HTTPStatus.FOUND, 0, Location=f"{store.url}/bucket/{DIGEST}?signature=1")
+
+        with linked(Link(CONTENT, sends_on)) as hub:
+            path = await fetcher(hub.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert tags == [None, None]
+    assert store.sent_bytes == len(CONTENT)
+
+
+@pytest.mark.parametrize("location", ["", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://["])
+async def test_a_place_that_is_none_is_not_followed(tmp_path: Path, location: str) -> None:
+    def sends_on(asked: Asked) -> None:
+        asked.head(HTTPStatus.FOUND, 0, Location=location)
+
+    with linked(Link(CONTENT, sends_on)) as hub, pytest.raises(FetchFailed, match="no place"):
+        await fetcher(hub.url, tmp_path).fetch(DIGEST, len(CONTENT))
+
+
+async def test_a_circle_of_places_ends(tmp_path: Path) -> None:
+    def sends_on(asked: Asked) -> None:
+        asked.head(HTTPStatus.FOUND, 0, Location=asked.path)
+
+    with (
+        linked(Link(CONTENT, sends_on)) as hub,
+        pytest.raises(FetchFailed, match="sent on more than"),
+    ):
+        await fetcher(hub.url, tmp_path, attempts_max=1).fetch(DIGEST, len(CONTENT))
+
+    assert hub.requests_count == 4
+
+
+async def test_a_long_file_waits_for_a_link_that_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = iter(["wwan0", "wwan0", None])
+    monkeypatch.setattr("agent.transfer.metered_link", lambda _: next(links))
+    with linked(Link(CONTENT, whole)) as hub:
+        metered = fetcher(hub.url, tmp_path, metered_bytes_max=1000, attempts_max=1)
+        path = await metered.fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert hub.requests_count == 1
