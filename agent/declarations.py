@@ -12,11 +12,13 @@ from pydantic.fields import FieldInfo
 from agent.settings import ENV_PREFIX, Settings
 
 UNITS: Final = {
+    "_bytes_per_s": "bytes a second",
     "_s": "seconds",
     "_ms": "milliseconds",
     "_bytes": "bytes",
     "_bytes_max": "bytes",
     "_max": "count",
+    "_ratio": "ratio",
 }
 """What the end of a name says of its unit; the first that fits counts."""
 
@@ -26,6 +28,9 @@ WORDS: Final = {
     "groups": "at most 32 names",
     "device_class": "1 to 63 of letters, digits, `.`, `_`, `-`",
     "labels": "at most 32, together 1000 characters as JSON",
+    "metered_interfaces": "at most 32 names",
+    "neighbour_urls": "at most 16, each `http` or `https`",
+    "media_dirs": "at most 16 folders",
     "local_socket": "at most 107 bytes",
     "local_allowed_uids": "at most 64 user numbers",
 }
