@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks import device, device_year, hub_ingest, wire
+from benchmarks import delta, device, device_year, hub_ingest, wire
 from benchmarks.result import RESULTS, Result, save, show
 
 BENCHMARKS: dict[str, Callable[[bool], list[Result]]] = {
@@ -13,6 +13,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Result]]] = {
     "device_year": lambda _: device_year.run(),
     "hub_ingest": lambda short: hub_ingest.run(short=short),
     "device": lambda short: device.run(short=short),
+    "delta": lambda short: delta.run(short=short),
 }
 
 

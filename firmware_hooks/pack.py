@@ -45,6 +45,9 @@ CHUNK_BYTES: Final = 128 * 1024
 _HEADER: Final = struct.Struct("<8s32s32sIIIIQ")
 
 
+Bytes = bytes | bytearray
+
+
 class BadPack(ValueError):
     """The bytes are no pack that may be applied; who made or carried them is to blame."""
 
@@ -188,7 +191,7 @@ class Pack:
             BadPack: It is not.
         """
         header = self.header
-        text = self._small(self._base_list, header.list_packed_bytes, header.list_bytes)
+        text = self._small(lambda: self._base_list, header.list_packed_bytes, header.list_bytes)
         if hashlib.sha256(text).digest() != header.target:
             raise BadPack("the list in the pack is not the one that the release names")
         return text
@@ -200,10 +203,12 @@ class Pack:
             BadPack: The index is damaged.
         """
         header = self.header
-        return read_index(self._small(b"", header.index_packed_bytes, header.index_bytes))
+        return read_index(self._small(bytes, header.index_packed_bytes, header.index_bytes))
 
-    def read_part(self, part: Part, prefix: bytes, write: Callable[[bytes], object]) -> None:
-        """Give the bytes of the next part of the payload to `write`.
+    def read_part(
+        self, part: Part, prefix: Callable[[], Bytes], write: Callable[[bytes], object]
+    ) -> None:
+        """Give the bytes of the next part of the payload to `write`; `prefix` reads its prefix.
 
         Raises:
             BadPack: The frame is damaged, or has another length than the index says.
@@ -219,7 +224,7 @@ class Pack:
         if self._file.read(1):
             raise BadPack("the pack has bytes that belong to no file")
 
-    def _small(self, prefix: bytes, packed_bytes: int, plain_bytes: int) -> bytes:
+    def _small(self, prefix: Callable[[], Bytes], packed_bytes: int, plain_bytes: int) -> bytes:
         content = bytearray()
         unpack(self._file, packed_bytes, prefix, plain_bytes, content.extend)
         return bytes(content)
@@ -245,11 +250,14 @@ def pack(content: bytes, prefix: bytes, level: int) -> bytes:
 def unpack(
     file: IO[bytes],
     packed_bytes: int,
-    prefix: bytes,
+    prefix: Callable[[], Bytes],
     plain_bytes: int,
     write: Callable[[bytes], object],
 ) -> None:
     """Give the content of the one frame that takes the next `packed_bytes` of `file` to `write`.
+
+    `prefix` reads the prefix. It is called, and not given, so that nobody holds the prefix a second
+    time while the frame is unpacked.
 
     Raises:
         BadPack: It is damaged, or holds more or less than `plain_bytes`.
@@ -257,7 +265,7 @@ def unpack(
     left_bytes = packed_bytes
     total_bytes = 0
     try:
-        unpacker = _unpacker(prefix)
+        unpacker = _unpacker(prefix())
         while not unpacker.eof:
             packed = b""
             if unpacker.needs_input:
@@ -278,7 +286,7 @@ def unpack(
         raise BadPack("a frame of the pack is shorter than it says")
 
 
-def _unpacker(prefix: bytes) -> "zstd.ZstdDecompressor":
+def _unpacker(prefix: Bytes) -> "zstd.ZstdDecompressor":
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX}
     if len(prefix) < PREFIX_BYTES_MIN:
         return zstd.ZstdDecompressor(options=options)

@@ -188,12 +188,19 @@ class _Work:
             return
         if part_bytes(part.prefix_bytes, part.plain_bytes) > self._room_bytes:
             raise BadPack("a part of the pack needs more memory than is allowed")
-        prefix = b""
-        if part.base is not None:
-            self._spend(part.prefix_bytes)
-            entry = self._base_entry(part)
-            prefix = b"".join(self._read(entry, part.start, part.prefix_bytes))
-        self._pack.read_part(part, prefix, write)
+        self._spend(part.prefix_bytes)
+        self._pack.read_part(part, lambda: self._prefix(part), write)
+
+    def _prefix(self, part: Part) -> bytearray:
+        if part.base is None:
+            return bytearray()
+        # In one piece from the start: joining pieces would hold all of it twice.
+        prefix = bytearray(part.prefix_bytes)
+        position = 0
+        for chunk in self._read(self._base_entry(part), part.start, part.prefix_bytes):
+            prefix[position : position + len(chunk)] = chunk
+            position += len(chunk)
+        return prefix
 
     def _spend(self, prefix_bytes: int) -> None:
         self._work_bytes -= prefix_bytes

@@ -236,10 +236,10 @@ def test_a_frame_that_hides_its_length_or_asks_for_a_long_window_is_refused() ->
     content = bytes(1000)
     hidden = zstd.compress(content, options={parameter.content_size_flag: 0})
     with pytest.raises(BadPack, match="does not say the length"):
-        packs.unpack(io.BytesIO(hidden), len(hidden), b"", len(content), lambda _: None)
+        packs.unpack(io.BytesIO(hidden), len(hidden), bytes, len(content), lambda _: None)
     bomb = packs.pack(bytes(2**28), b"", 1)
     with pytest.raises(BadPack, match="does not say the length"):
-        packs.unpack(io.BytesIO(bomb), len(bomb), b"", 1000, lambda _: None)
+        packs.unpack(io.BytesIO(bomb), len(bomb), bytes, 1000, lambda _: None)
 
 
 def run(between: Pair, into: Path, target: bytes) -> "subprocess.CompletedProcess[str]":
@@ -285,3 +285,19 @@ def test_the_program_says_what_it_did_and_ends_with_a_code_for_each_reason(
 
     between.pack.unlink()
     assert run(between, tmp_path / "disk", between.target.sha256).returncode == Exit.DISK
+
+
+@pytest.mark.parametrize("length_mb", [15, 34], ids=["a file held whole", "an image"])
+def test_applying_a_pack_takes_less_than_64_mb_whatever_the_length_of_a_file(
+    tmp_path: Path, length_mb: int
+) -> None:
+    old = Random(2).randbytes(length_mb * 1_000_000)
+    new = old[:5_000_000] + b"inserted" + old[5_000_000:]
+    between = pair(tmp_path, {"image": old}, {"image": new})
+    between.make()
+
+    ended = run(between, tmp_path / "out", between.target.sha256)
+
+    assert (ended.returncode, ended.stderr) == (Exit.DONE, "")
+    assert json.loads(ended.stdout)["peak_bytes"] < 64_000_000
+    assert between.pack.stat().st_size < 200_000
