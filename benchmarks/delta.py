@@ -32,7 +32,7 @@ from tests.fakes.bad_link import Asked, Link, linked
 
 SITE = Path(sysconfig.get_paths()["platlib"])
 CODE = ("packaging", "pygments", "rich", "urllib3")
-COMPILED = ("apsw", "cryptography", "obstore", "pydantic_core")
+COMPILED = ("apsw", "cryptography", "pydantic_core")
 
 LARGE_BYTES = 100_000
 INSERTED_BYTES = 512
