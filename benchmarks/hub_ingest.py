@@ -1,15 +1,18 @@
 """How many durable updates a hub takes in for each second of CPU, through a real broker.
 
 The load: devices that each acknowledge one stage after another, the next one only after the hub's
-durable answer to the one before, as real agents do. All of them share one connection to the broker,
-so that the load costs little beside the hub it measures; the topic names the device.
+durable answer to the one before, as real agents do, of deployments that the hub has made. All of
+them share one connection to the broker, so that the load costs little beside the hub it measures;
+the topic names the device.
 """
 
 import asyncio
+import hashlib
 import secrets
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +20,12 @@ import psutil
 
 from benchmarks.programs import ground
 from benchmarks.result import Result
+from hub.client import HubClient
 from sync import topics
 from sync.author import Author
 from sync.client_ids import client_id
 from sync.documents import Side, ack_key
+from sync.manifest import Manifest
 from sync.messages import Diff, Full, Message, in_frames
 from sync.records import Ack, encode
 from sync.transport.mqtt import MqttTransport
@@ -40,7 +45,30 @@ class Device:
     frames: deque[bytes] = field(default_factory=deque)
 
 
-def make_device(number: int, *, frames_count: int, acks_per_frame: int) -> Device:
+def deploy(url: str, folder: Path, count: int) -> list[str]:
+    """Have the hub make so many deployments of one release; return their ids."""
+    client = HubClient(url)
+    artifact = folder / "artifact"
+    artifact.write_bytes(b"a tree of files")
+    digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
+    client.put_blob(artifact, digest)
+    manifest = Manifest.model_validate(
+        {
+            "component": "lamp",
+            "version": "1.0.0",
+            "artifacts": [
+                {"name": "tree.tar.gz", "sha256": digest, "length_bytes": artifact.stat().st_size}
+            ],
+            "health": {"command": ["true"]},
+        }
+    )
+    client.publish(manifest)
+    return [client.deploy("lamp@1.0.0", group="all").deployment for _ in range(count)]
+
+
+def make_device(
+    number: int, deployments: Sequence[str], *, frames_count: int, acks_per_frame: int
+) -> Device:
     """Return a device whose first frame carries its whole document, each later one new stages."""
     name = f"load-{number:06d}"
     boot = secrets.token_bytes(6)
@@ -50,7 +78,7 @@ def make_device(number: int, *, frames_count: int, acks_per_frame: int) -> Devic
 
     def next_ack() -> dict[str, bytes]:
         nonlocal reached
-        key = ack_key(f"d{reached // len(STAGES):08d}", STAGES[reached % len(STAGES)])
+        key = ack_key(deployments[reached // len(STAGES)], STAGES[reached % len(STAGES)])
         reached += 1
         return {key: encode(Ack(boot, 60_000 + reached * 900, 1_790_000_000_000 + reached, 2))}
 
@@ -112,13 +140,19 @@ async def _measure(
     folder: Path, *, devices_count: int, frames: int, acks: int
 ) -> tuple[float, float]:
     """Return updates per CPU second of the hub and updates per second of wall time."""
-    settings = {"device_messages_per_s": "10000", "device_burst_count": "100000"}
+    settings = {
+        "device_messages_per_s": "10000",
+        "device_burst_count": "100000",
+        "new_devices_per_hour_max_count": str(10 * devices_count),
+    }
+    deployments_count = -(-(1 + frames * acks) // len(STAGES))
     async with ground(folder, **settings) as place, asyncio.TaskGroup() as tasks:
         load = Load(place.broker_port)
         running = tasks.create_task(load.transport.run())
         await load.connected()
+        made = await asyncio.to_thread(deploy, place.url, folder, deployments_count)
         devices = [
-            make_device(number, frames_count=frames, acks_per_frame=acks)
+            make_device(number, made, frames_count=frames, acks_per_frame=acks)
             for number in range(devices_count)
         ]
         await load.drive(devices, 1)
