@@ -64,8 +64,12 @@ def save(connection: Connection, known: Known, *, logged_ms: int | None) -> None
 
 
 def begin_listening(connection: Connection, now_ms: int) -> int:
-    """Note that the hub is connected from now on; return the number of the span."""
+    """Note that the hub is connected from now on; return the number of the span.
+
+    What was heard before lies before it, even if the clock was turned back since.
+    """
     end_listening(connection)
+    connection.execute("UPDATE presence SET heard_ms = ?1 - 1 WHERE heard_ms >= ?1", (now_ms,))
     connection.execute(
         "INSERT INTO listening (from_ms, until_ms, is_open) VALUES (?, ?, 1)", (now_ms, now_ms)
     )

@@ -123,6 +123,18 @@ def test_who_died_while_the_hub_was_away_itself_is_neither_connected_nor_gone(
     assert online() == {"d1": True, "d2": None}
 
 
+def test_a_clock_that_was_turned_back_makes_nobody_connected(listening: Core) -> None:
+    _said(listening, online=True, birth=1)
+    listening.database.transact(lambda db: listening.watch.end(db, listening.now.ms))
+    listening.pass_time(-10 * 86_400)
+    listening.database.transact(lambda db: listening.watch.begin(db, listening.now.ms))
+    (found,) = listening.database.transact(queries.every)
+    assert found.is_online is None
+    _said(listening, online=True, birth=2)
+    (found,) = listening.database.transact(queries.every)
+    assert found.is_online is True
+
+
 def test_the_log_of_one_device_is_bounded(listening: Core) -> None:
     for number in range(store.LOG_ROWS_MAX + 20):
         _said(listening, online=True, birth=number)
