@@ -3,7 +3,6 @@
 Owns that reservation. Never fills a file: its length stays what has arrived.
 """
 
-import ctypes
 import errno
 import os
 from typing import Final
@@ -21,6 +20,8 @@ def reserve(descriptor: int, length_bytes: int) -> bool:
     Raises:
         OSError: There is no room.
     """
+    import ctypes  # noqa: PLC0415 - 0.4 MB, and most agents download nothing for weeks
+
     try:
         allocate = ctypes.CDLL(None, use_errno=True).fallocate
     except (OSError, AttributeError):

@@ -14,13 +14,13 @@ a blocking connect.
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from sync.transport.packets import CONNACK, LENGTH_MAX
+from sync.transport.paho import Client, ConnectFlags, DisconnectFlags
 from sync.transport.port import REFUSED_FROM, Birth, Link, Version
 
 UNSUPPORTED_VERSION = 0x84
