@@ -380,9 +380,17 @@ async def test_the_session_keeps_messages_for_an_absent_client(bench: Bench) -> 
             await sender.publish(UP, b"%d" % number)
         bench.let_in("hub")
         got = await until(hub, carries(b"49"))
+        if b"0" not in payloads(got) and not bench.redelivers_at_reconnect:
+            # It was sent into the connection that was cut; this broker repeats it after 30 s.
+            async with asyncio.timeout(2 * PATIENCE_S):
+                while b"0" not in payloads(got):
+                    got += await hub.receive(1)
 
-    # The acknowledgement of the first message may have been cut off: then it comes again.
-    assert payloads(got)[-50:] == [b"%d" % number for number in range(50)]
+    # What was sent into the connection that was cut comes again, late or a second time.
+    came = payloads(got)
+    assert set(came) >= {b"%d" % number for number in range(50)}
+    rest = [payload for payload in came if payload != b"0"]
+    assert rest[-49:] == [b"%d" % number for number in range(1, 50)]
     kept = [event.session_present for event in got if isinstance(event, Connected)]
     assert kept == [True]
 
