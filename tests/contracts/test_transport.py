@@ -30,6 +30,7 @@ from tests.fakes.links import (
     is_disconnected,
     payloads,
     running,
+    stands,
     stop,
     until,
 )
@@ -136,6 +137,18 @@ async def test_a_retained_message_greets_a_later_subscriber(bench: Bench) -> Non
     assert payloads(greeting) == [b"new"]
     assert [each.retained for each in greeting if isinstance(each, Delivery)] == [True]
     assert payloads(rest) == [b"fence"]
+
+
+async def test_subscribing_again_brings_what_is_retained_once_more(bench: Bench) -> None:
+    sender = await bench.client("pump")
+    hub = await bench.client("hub", subscriptions=[Subscription("ff/1/group/+")])
+    async with running(sender, hub):
+        await sender.publish("ff/1/group/all", b"kept", retain=True)
+        await until(hub, carries(b"kept"))
+        hub.subscribe("ff/1/group/+")
+        again = await until(hub, carries(b"kept"))
+
+    assert [each.retained for each in again if isinstance(each, Delivery)] == [True]
 
 
 async def test_subscriptions_come_and_go_while_connected(bench: Bench) -> None:
@@ -291,13 +304,15 @@ async def test_the_will_follows_an_abrupt_death_with_the_number_of_its_birth(
     births = Births()
     device = await bench.client("pump", presence=Presence(PRESENCE, births))
     hub = await bench.client("hub", subscriptions=[Subscription("ff/1/+/presence")])
-    async with running(hub, device):
-        born = births.count  # an attempt in a version that the broker refuses is a birth, too
-        await until(hub, carries(b"online %d" % born))
-        bench.keep_out("pump")
-        death = await until(hub, carries(b"offline %d" % born))
-        bench.let_in("pump")
-        back = await until(hub, lambda event: event_payload(event).startswith(b"online"))
+    async with running(hub):
+        await stands(hub, "ff/1/fence/presence")
+        async with running(device):
+            born = births.count  # an attempt in a version that the broker refuses is a birth, too
+            await until(hub, carries(b"online %d" % born))
+            bench.keep_out("pump")
+            death = await until(hub, carries(b"offline %d" % born))
+            bench.let_in("pump")
+            back = await until(hub, lambda event: event_payload(event).startswith(b"online"))
 
     assert payloads(death) == [b"offline %d" % born]
     assert payloads(back)[-1] == b"online %d" % births.count

@@ -175,6 +175,15 @@ async def until(
     return seen
 
 
+async def stands(transport: Transport, topic: str) -> None:
+    """Wait until the broker delivers on `topic` to a transport that has subscribed to it.
+
+    What is published while a subscription is being made, some brokers lose.
+    """
+    await transport.publish(topic, b"stands")
+    await until(transport, carries(b"stands"))
+
+
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait until something holds that no event reports, such as a counter or another process."""
     async with asyncio.timeout(PATIENCE_S):

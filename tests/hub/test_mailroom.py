@@ -22,6 +22,7 @@ from sync.transport.memory_broker import MemoryBroker
 from sync.transport.port import Connected, Delivery, Link, Subscription
 from sync.vector import encode_vector
 from tests.fakes.fleet import FleetDevice, fact
+from tests.fakes.links import eventually
 from tests.hub.core import RUN, Core, desired, frame_of, group, own
 from tests.hub.web import CoreClock
 
@@ -309,3 +310,25 @@ async def test_what_goes_unanswered_is_asked_again(room: Room) -> None:
     assert topic == "ff/1/d1/down"
     assert isinstance(question, Open)
     assert question.vector != encode_vector({})
+
+
+async def test_a_birth_that_was_lost_while_the_hub_subscribed_is_heard_a_moment_later(
+    room: Room, core: Core
+) -> None:
+    birth = b'{"online": true, "birth": 3}'
+    room.devices.publish_soon("ff/1/d1/presence", birth, retain=True)
+    await eventually(lambda: _births(core) == [3])
+    core.database.transact(lambda db: db.execute("DELETE FROM presence"))
+
+    room.mailroom.listen_again()
+    core.pass_time(module.LISTEN_AGAIN_S)
+    assert _births(core) == []
+    room.mailroom.listen_again()
+
+    await eventually(lambda: _births(core) == [3])
+
+
+def _births(core: Core) -> list[int]:
+    return core.database.transact(
+        lambda db: [birth for (birth,) in db.execute("SELECT birth FROM presence")]
+    )
