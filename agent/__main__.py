@@ -167,7 +167,7 @@ def _watch(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     from agent.trust.carried import CannotImport, give_to_owner, import_from  # noqa: PLC0415
-    from sync.trust import Refused  # noqa: PLC0415 - only this command checks signatures here
+    from sync.metadata import Refused  # noqa: PLC0415 - only this command checks signatures here
 
     settings = _load(options)
     try:

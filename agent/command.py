@@ -78,7 +78,7 @@ async def run_command(
             await _end(process)
             still = f"still running after {deadline_s:g} s"
             return Ended(None, output.last_line() or still, is_late=True)
-        except BaseException:
+        except BaseException:  # whoever stops waiting, the command must not go on alone
             _signal(process.pid, signal.SIGKILL)
             raise
         if not stays:

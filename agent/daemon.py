@@ -160,9 +160,7 @@ class Daemon:
                 except StoreError as error:
                     say(logger, "store_refused", level=logging.ERROR, error=error)
                     self._miss(event)
-                except Exception:
-                    # What a message made go wrong must not end the agent, or a retained one would
-                    # end it at every start, for good.
+                except Exception:  # a retained message would end the agent at every start, for good
                     logger.exception("message_not_taken")
 
     async def _take(self, event: Event) -> None:

@@ -276,7 +276,7 @@ class Documents:
             full = await self._store.log(
                 self.own, change, hlc=self._hlc, client_counter=self._counter
             )
-        except BaseException:
+        except BaseException:  # cancelled or refused, what is not on the disk must not stay
             self._back_to_disk()
             raise
         self._durable = self._author.holding()
@@ -325,7 +325,7 @@ class Documents:
         holding = self._author.holding()
         try:
             await self._store.keep({self.own: holding}, client_counter=self._counter)
-        except BaseException:
+        except BaseException:  # as in `_write`
             self._back_to_disk()
             raise
         self._durable = holding

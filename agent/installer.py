@@ -1,7 +1,7 @@
 """Carries `agent.install` out: intent durable first, then the act, then what came of it.
 
-Owns the order of acts of one install, and the acknowledgements that go with it. What follows what
-is decided in `agent.install`; how a tree or image is put in place in `firmware_hooks`.
+Owns the order of acts of one install (`agent.acts`) and its end. What follows what is decided in
+`agent.install`; how a tree or image is put in place in `firmware_hooks`.
 """
 
 import logging
@@ -12,27 +12,23 @@ from typing import Final
 import msgspec
 
 from agent import journal as journals
+from agent.acts import Acts
 from agent.clock import Clock
 from agent.desired import Wish
 from agent.documents import Documents
 from agent.faults import failure_of
-from agent.fetch import Fetcher, FetchFailed, FetchLimits
-from agent.health import Verdict
+from agent.fetch import FetchFailed
 from agent.install import DONE, UNTOUCHED, Event, State, after, exhausted
 from agent.journal import Journal, moved
 from agent.log import say
-from agent.packs import NoPack, Packs
 from agent.plan import Runs
-from agent.releases import Release, Releases, calls, read_manifest
+from agent.releases import Releases
 from agent.report import Report
-from agent.requirements import check_versions
 from agent.settings import Settings
 from agent.store import Store
 from agent.threads import in_thread
 from agent.trust.admission import Admission
-from agent.trust.shelf import IMPORTED
-from firmware_hooks.contract import InstallerError, Order
-from sync.manifest import MANIFEST_BYTES_MAX, Manifest
+from firmware_hooks.contract import InstallerError
 from sync.stages import Reason, Stage, allows
 
 logger = logging.getLogger(__name__)
@@ -71,27 +67,9 @@ class InstallEngine:
         self._journals: dict[str, Journal] = {}
         self._releases = Releases(settings)
         self._report = Report(documents, clock)
-        self._fetcher = Fetcher(
-            settings.hub_url,
-            settings.state_dir / "downloads",
-            FetchLimits(
-                attempts_max=settings.fetch_attempts_max,
-                stall_s=settings.fetch_stall_s,
-                disk_reserve_bytes=settings.disk_reserve_bytes,
-                bytes_per_s=settings.download_bytes_per_s,
-                budget_ratio=settings.download_budget_ratio,
-                metered_interfaces=settings.metered_interfaces,
-                metered_bytes_max=settings.metered_bytes_max,
-                neighbours=settings.neighbour_urls,
-                media_dirs=settings.media_dirs,
-            ),
-            imported=settings.state_dir / IMPORTED,
-        )
-        self._packs = Packs(self._fetcher, wait_s=settings.pack_wait_s)
         self.admission = Admission(settings, store, clock, lambda: documents.hub_ms)
         """Lets signed releases in."""
-        self._proven = b""
-        """Digest of the release that last passed its trial in this start."""
+        self._acts = Acts(settings, documents, clock, self._releases, self._report, self.admission)
         self.activity = "idle"
         """What is being done, for the status."""
 
@@ -104,7 +82,7 @@ class InstallEngine:
 
     def nudge(self) -> None:
         """The hub may be within reach again, or its wishes have changed."""
-        self._fetcher.nudge()
+        self._acts.nudge()
         self.admission.nudge()
 
     def unfinished(self) -> list[Journal]:
@@ -197,12 +175,12 @@ class InstallEngine:
                 raise Withdrawn(stage)
 
         act = {
-            State.FETCHING: lambda given: self._fetch(given, go_on),
-            State.STAGING: self._stage,
-            State.ACTIVATING: self._activate,
-            State.TRIAL: self._prove,
-            State.COMMITTING: self._commit,
-            State.ROLLING_BACK: self._roll_back,
+            State.FETCHING: lambda given: self._acts.fetch(given, go_on),
+            State.STAGING: self._acts.stage,
+            State.ACTIVATING: self._acts.activate,
+            State.TRIAL: self._acts.prove,
+            State.COMMITTING: self._acts.commit,
+            State.ROLLING_BACK: self._acts.roll_back,
         }[journal.at]
         try:
             if journal.at in UNTOUCHED:
@@ -239,129 +217,6 @@ class InstallEngine:
             journal, reason=str(failed.reason), detail=failed.detail
         )
 
-    # The acts. Each may be done again after a crash.
-
-    async def _fetch(self, journal: Journal, go_on: Callable[[], None]) -> tuple[Journal, Event]:
-        if not 0 < journal.manifest_bytes <= MANIFEST_BYTES_MAX:
-            raise InstallerError(
-                Reason.TOO_LARGE, f"a manifest of {journal.manifest_bytes} bytes is not read"
-            )
-        await self.admission.require(
-            journal.component,
-            journal.version,
-            journal.digest,
-            journal.manifest_bytes,
-            go_on=go_on,
-        )
-        path = await self._fetcher.fetch(journal.digest.hex(), journal.manifest_bytes, go_on=go_on)
-        text = await in_thread(path.read_bytes, "manifest")
-        manifest = read_manifest(text, journal.digest)
-        self._check(manifest, journal)
-        came = await self._come(journal, manifest, go_on)
-        await self._documents.acknowledge(journal.deployment, Stage.VERIFIED, detail=came)
-        tries = max(journal.attempts, 1)  # from here on the first try is under way
-        return msgspec.structs.replace(journal, manifest=text, attempts=tries), Event.FETCHED
-
-    async def _come(self, journal: Journal, manifest: Manifest, go_on: Callable[[], None]) -> str:
-        """Bring what the release is made of; return how it came."""
-        release = self._releases.release(manifest, journal.digest)
-        base = await in_thread(partial(self._releases.running, journal.component), "releases")
-        if base is not None and not self._report.is_proven(base):
-            base = None
-        try:
-            return await self._packs.stage(self._order(release), release, base, go_on)
-        except NoPack as why:
-            for artifact in manifest.artifacts:
-                await self._fetcher.fetch(artifact.sha256, artifact.length_bytes, go_on=go_on)
-            return f"whole: {why}"[:200]
-
-    def _order(self, release: Release) -> Order:
-        parts = release.manifest.artifacts
-        return Order(
-            release.manifest,
-            release.digest,
-            {part.name: self._fetcher.path(part.sha256) for part in parts},
-            self._settings.release_bytes_max,
-        )
-
-    def _check(self, manifest: Manifest, journal: Journal) -> None:
-        """Refuse what does not fit before its artifacts are fetched."""
-        if manifest.component != journal.component or manifest.version != journal.version:
-            raise InstallerError(
-                Reason.MANIFEST_INVALID, "the manifest names another component or version"
-            )
-        if manifest.compatible and self._settings.device_class not in manifest.compatible:
-            raise InstallerError(
-                Reason.INCOMPATIBLE,
-                f"made for {', '.join(manifest.compatible)[:100]}; "
-                f"this device is {self._settings.device_class}",
-            )
-        check_versions(manifest, self._report.versions())
-        self._releases.release(manifest, journal.digest)
-
-    async def _stage(self, journal: Journal) -> tuple[Journal, Event]:
-        release = self._release(journal)
-        await calls(partial(release.installer.stage, self._order(release)))
-        keep = partial(self._releases.keep, journal.component, journal.digest, journal.manifest)
-        await in_thread(keep, "manifest")
-        before = await calls(release.installer.running)
-        return msgspec.structs.replace(journal, before=before or b""), Event.STAGED
-
-    async def _activate(self, journal: Journal) -> tuple[Journal, Event]:
-        release = self._release(journal)
-        await calls(partial(release.installer.activate, journal.digest))
-        await self._releases.restart(release)
-        await self._documents.acknowledge(journal.deployment, Stage.APPLIED)
-        return journal, Event.ACTIVATED
-
-    async def _prove(self, journal: Journal) -> tuple[Journal, Event]:
-        release = self._release(journal)
-        verdict = await self._releases.trial(release, self._clock.mono_s)
-        if not verdict.healthy:
-            raise InstallerError(verdict.reason, verdict.detail)
-        self._proven = journal.digest
-        return journal, Event.PROVEN
-
-    async def _commit(self, journal: Journal) -> tuple[Journal, Event]:
-        release = self._release(journal)
-        await calls(partial(release.installer.commit, journal.digest))
-        verdict = Verdict(healthy=True, reason="", detail="")
-        if self._proven != journal.digest:
-            # It was proven before a restart; what this start reports, this start must have seen.
-            verdict = await self._releases.trial(release, self._clock.mono_s)
-        await self._report.tried(release, verdict, journal.deployment)
-        await self._documents.acknowledge(journal.deployment, Stage.HEALTHY)
-        return journal, Event.COMMIT_DONE
-
-    async def _roll_back(self, journal: Journal) -> tuple[Journal, Event]:
-        if not journal.manifest:
-            return journal, Event.RETURNED  # nothing was ever staged
-        failed = self._release(journal)
-        if journal.before == journal.digest:
-            return await self._stay(journal, failed)
-        runs = await calls(partial(failed.installer.roll_back, journal.digest))
-        if runs is None:
-            await self._report.unproven(journal.component)
-            return journal, Event.RETURNED
-        release = await in_thread(partial(self._releases.running, journal.component), "releases")
-        if release is None or release.digest != runs:
-            # It was put there without us, so it cannot be asked how it is.
-            await self._report.unproven(journal.component, runs)
-            return journal, Event.RETURNED
-        await self._releases.restart(release)
-        verdict = await self._releases.trial(release, self._clock.mono_s)
-        brought_by = self._report.deployment_of(journal.component, release.digest)
-        await self._report.tried(release, verdict, brought_by)
-        return journal, Event.RETURNED
-
-    async def _stay(self, journal: Journal, release: Release) -> tuple[Journal, Event]:
-        """Leave what ran before it was deployed again: what ran before that may be no better."""
-        verdict = await self._releases.trial(release, self._clock.mono_s)
-        brought_by = self._report.deployment_of(journal.component, journal.digest)
-        await self._report.tried(release, verdict, brought_by)
-        detail = f"{journal.detail}; it ran before and stays"[-200:]
-        return msgspec.structs.replace(journal, detail=detail), Event.RETURNED
-
     async def _finish(self, journal: Journal) -> None:
         """Acknowledge the end and clear away. Repeated harmlessly after a crash."""
         stage = _ENDS.get(journal.at) or Stage(journal.reason)
@@ -374,7 +229,8 @@ class InstallEngine:
         await self._documents.acknowledge(
             journal.deployment, stage, reason=journal.reason, detail=journal.detail
         )
-        await in_thread(partial(self._clear_away, journal), "clearing away")
+        is_idle = all(each.at in DONE for each in self._journals.values())
+        await in_thread(partial(self._acts.clear_away, journal, all_too=is_idle), "clearing away")
 
     async def finish_ended(self) -> None:
         """Acknowledge ends that became durable just before a crash."""
@@ -415,19 +271,3 @@ class InstallEngine:
             state=state,
         )
         return journal
-
-    def _release(self, journal: Journal) -> Release:
-        return self._releases.release(
-            read_manifest(journal.manifest, journal.digest), journal.digest
-        )
-
-    def _clear_away(self, journal: Journal) -> None:
-        """Remove what is needed no more; what cannot be removed goes after a later install."""
-        try:
-            if journal.manifest:
-                self._release(journal).installer.clean_up()
-            if all(each.at in DONE for each in self._journals.values()):
-                self._fetcher.clean_up(set())
-                self._releases.clean_up()
-        except (OSError, InstallerError) as error:
-            say(logger, "not_cleared_away", level=logging.WARNING, error=error)

@@ -155,8 +155,7 @@ class LocalSocket:
                 answer = _error(str(error))
             except (OSError, asyncio.CancelledError):
                 raise
-            except Exception:
-                # One application's request must not leave it without an answer.
+            except Exception:  # no request may leave its application without an answer
                 logger.exception("request_failed")
                 answer = _error("the agent has a fault; its log says more")
             await _answer(writer, answer)

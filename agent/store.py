@@ -223,7 +223,7 @@ class Store:
             await self._connection.execute("BEGIN IMMEDIATE")
             yield
             await self._connection.execute("COMMIT")
-        except BaseException as error:
+        except BaseException as error:  # cancelled as well: nothing half-done stays
             # The rollback itself fails if SQLite has rolled back already; then there is nothing to
             # undo. Cancellation passes through here too: nothing half-done stays.
             with contextlib.suppress(sqlite3.Error):
@@ -264,7 +264,7 @@ async def _open_sound(path: Path) -> Store:
     store = Store(await _connect(path), Opened(damaged=None, kept=_damaged(path.parent)))
     try:
         await store.check()
-    except BaseException:
+    except BaseException:  # raised again; an open connection must not outlive it
         await store.close()
         raise
     return store
@@ -296,7 +296,7 @@ async def _connect(path: Path) -> aiosqlite.Connection:
             row = await cursor.fetchone()
         _require_sound(row)
         await _migrate(connection, version)
-    except BaseException:
+    except BaseException:  # raised again; an open connection must not outlive it
         await connection.close()
         raise
     return connection

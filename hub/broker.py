@@ -146,7 +146,7 @@ class EmbeddedBroker:
         self._make_directory()
         try:
             await self._start()
-        except BaseException:
+        except BaseException:  # raised again; a child must not outlive a start that failed
             await self._stop_child()
             raise
         return self

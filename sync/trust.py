@@ -1,8 +1,8 @@
 """The chain of trust: which signed metadata is believed, in which order, and how old it may be.
 
-Owns the checks of root, timestamp, snapshot and targets metadata, their bounds, and the one reason
-that each refusal has. Pure: bytes in, a verdict out; time is an argument. Signatures are checked by
-python-tuf. Costs 9 MB of memory to import, so a device does it in a process that exits.
+Owns the order of root, timestamp, snapshot and targets metadata, and the one reason that each
+refusal has. Pure: bytes in, a verdict out; time is an argument; `sync.metadata` reads one piece.
+Costs 9 MB of memory to import, so a device does it in a process that exits.
 
 Rule: believing and acting are two things. `add_*` believes newer metadata whatever the time is, so
 that nothing that expires can lock a device out of what would cure it. `judge` says whether what is
@@ -12,52 +12,21 @@ Source: The Update Framework specification 1.0.33, section 5 (detailed client wo
 one place: targets metadata may not become older as long as what is believed of it still verifies.
 """
 
-import calendar
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
-from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
 
 from sync.manifest import MANIFEST_BYTES_MAX
+from sync.metadata import Refused, S, check_signatures, read, seconds, signed_at_s
 from sync.stages import Reason
-
-S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
-
-BYTES_MAX: Final[Mapping[str, int]] = MappingProxyType(
-    {
-        Root.type: 64 * 1024,
-        Timestamp.type: 16 * 1024,
-        Snapshot.type: 16 * 1024,
-        Targets.type: 2 * 1024 * 1024,
-    }
-)
-"""Longest metadata of each role. A release takes some 300 bytes of the targets metadata."""
 
 ROOTS_MAX: Final = 1024
 """Most roots that are followed at once: three years of daily rotation."""
 
-SIGNED_AT: Final = "signed_at"
-"""Field of the signed part: when it was signed, UTC, in the form of TUF's `expires`."""
-
-TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
-
 TARGETS_FILE: Final = "targets.json"
-
-
-class Refused(Exception):
-    """Metadata or a manifest was not believed. What was believed before still is."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        """`reason` is told to the hub as the outcome; `detail` is one line for people."""
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +59,8 @@ class Chain:
         Raises:
             Refused: It is no root, or is not signed by itself.
         """
-        metadata = _read(Root, root)
-        _check_signatures(metadata.signed, Root.type, metadata)
+        metadata = read(Root, root)
+        check_signatures(metadata.signed, Root.type, metadata)
         self.root = metadata.signed
         self.timestamp: Timestamp | None = None
         self.snapshot: Snapshot | None = None
@@ -108,7 +77,7 @@ class Chain:
         Raises:
             Refused: It is older, not the next, or lacks signatures.
         """
-        metadata = _read(Root, content)
+        metadata = read(Root, content)
         root = metadata.signed
         if root.version <= self.root.version:
             raise Refused(
@@ -119,8 +88,8 @@ class Chain:
                 Reason.MIX_AND_MATCH,
                 f"root {root.version} is offered where {self.root.version + 1} has to come",
             )
-        _check_signatures(self.root, Root.type, metadata)
-        _check_signatures(root, Root.type, metadata)
+        check_signatures(self.root, Root.type, metadata)
+        check_signatures(root, Root.type, metadata)
         before, self.root = self.root, root
         if any(
             _keys(before, role) != _keys(root, role) for role in (Timestamp.type, Snapshot.type)
@@ -136,8 +105,8 @@ class Chain:
         Raises:
             Refused: It is older, or not signed by its keys.
         """
-        metadata = _read(Timestamp, content)
-        _check_signatures(self.root, Timestamp.type, metadata)
+        metadata = read(Timestamp, content)
+        check_signatures(self.root, Timestamp.type, metadata)
         offered, known = metadata.signed, self.timestamp
         if known is not None:
             _not_before(Timestamp.type, offered.version, known.version)
@@ -284,8 +253,8 @@ class Chain:
     # Within.
 
     def _verified(self, kind: type[S], content: bytes) -> S:
-        metadata = _read(kind, content)
-        _check_signatures(self.root, kind.type, metadata)
+        metadata = read(kind, content)
+        check_signatures(self.root, kind.type, metadata)
         return metadata.signed
 
     def _named(self, kind: type[S], content: bytes, named: MetaFile) -> "Metadata[S]":
@@ -298,8 +267,8 @@ class Chain:
         digest = (named.hashes or {}).get("sha256")
         if digest is not None and hashlib.sha256(content).hexdigest() != digest:
             raise Refused(Reason.MIX_AND_MATCH, f"{kind.type} is not the one that was announced")
-        metadata = _read(kind, content)
-        _check_signatures(self.root, kind.type, metadata)
+        metadata = read(kind, content)
+        check_signatures(self.root, kind.type, metadata)
         if metadata.signed.version != named.version:
             raise Refused(
                 Reason.MIX_AND_MATCH,
@@ -345,20 +314,6 @@ def target_in(targets: Targets, path: str) -> Target | None:
         return None
 
 
-def seconds(at: datetime) -> int:
-    """Return a moment of TUF as seconds UTC."""
-    return calendar.timegm(at.utctimetuple())
-
-
-def signed_at_s(signed: Signed) -> int:
-    """Return when it was signed, in seconds UTC; 0 if it does not say."""
-    try:
-        text = signed.unrecognized_fields.get(SIGNED_AT)
-        return max(0, seconds(datetime.strptime(str(text), TIME_FORMAT).replace(tzinfo=UTC)))
-    except ValueError:
-        return 0
-
-
 def _keys(root: Root, role: str) -> frozenset[str]:
     return frozenset(
         json.dumps(root.keys[keyid].to_dict(), sort_keys=True)
@@ -370,46 +325,3 @@ def _keys(root: Root, role: str) -> frozenset[str]:
 def _not_before(role: str, offered: int, known: int) -> None:
     if offered < known:
         raise Refused(Reason.ROLLBACK, f"{role} {offered} is offered, {known} is known")
-
-
-def _read(kind: type[S], content: bytes) -> "Metadata[S]":
-    """Return metadata of one role from bytes that anybody may have written."""
-    if len(content) > BYTES_MAX[kind.type]:
-        raise Refused(
-            Reason.ENDLESS,
-            f"{kind.type} has {len(content)} bytes, at most {BYTES_MAX[kind.type]} are read",
-        )
-    try:
-        metadata: Metadata[Any] = Metadata.from_bytes(content)
-    except (RepositoryError, ValueError, RecursionError) as error:
-        cause = error.__cause__ or error
-        raise Refused(
-            Reason.METADATA_INVALID,
-            f"what is offered as {kind.type} is no TUF metadata: {_line(cause)}",
-        ) from None
-    if not isinstance(metadata.signed, kind):
-        raise Refused(Reason.METADATA_INVALID, f"{metadata.signed.type} is offered as {kind.type}")
-    if type(metadata.signed.version) is not int:  # python-tuf lets 1.0 and true pass
-        raise Refused(Reason.METADATA_INVALID, f"the version of {kind.type} is no whole number")
-    return cast("Metadata[S]", metadata)
-
-
-def _check_signatures(delegator: Root, role: str, metadata: "Metadata[Any]") -> None:
-    if not metadata.signatures:
-        raise Refused(Reason.UNSIGNED, f"nobody has signed what is offered as {role}")
-    try:
-        result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
-    except Exception as error:  # noqa: BLE001 - strangers choose keys' and signatures' forms
-        raise Refused(
-            Reason.METADATA_INVALID, f"the signatures of {role} cannot be checked: {_line(error)}"
-        ) from None
-    if not result.verified:
-        raise Refused(
-            Reason.BELOW_THRESHOLD,
-            f"{role} {metadata.signed.version} has {len(result.signed)} good signatures, "
-            f"{result.threshold} are needed",
-        )
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__} {error}".split())[:120]

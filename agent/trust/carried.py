@@ -24,8 +24,9 @@ from agent.trust.shelf import FOLDER as SHELF
 from agent.trust.shelf import IMPORTED, Shelf
 from agent.trust.sources import FolderSource, Source, Unreachable, open_plain
 from sync.manifest import BadManifest, Manifest, parse_manifest
+from sync.metadata import Refused
 from sync.stages import Reason
-from sync.trust import Chain, Refused, Target, target_in
+from sync.trust import Chain, Target, target_in
 
 MEMBERS_MAX: Final = 50_000
 """Most entries of an archive that are looked at."""

@@ -13,8 +13,9 @@ from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from agent.trust.shelf import Shelf
 from agent.trust.sources import Source
+from sync.metadata import BYTES_MAX, Refused
 from sync.stages import Reason
-from sync.trust import BYTES_MAX, ROOTS_MAX, Chain, Freshness, Refused
+from sync.trust import ROOTS_MAX, Chain, Freshness
 
 
 def load_chain(shelf: Shelf, pinned: bytes) -> Chain:

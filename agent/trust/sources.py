@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from sync.metadata import Refused
 from sync.stages import Reason
-from sync.trust import Refused
 
 CHUNK_BYTES: Final = 16 * 1024
 

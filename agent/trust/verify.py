@@ -20,8 +20,9 @@ from agent.trust.question import (
 from agent.trust.refresh import load_chain, refresh, require_fresh
 from agent.trust.shelf import Shelf
 from agent.trust.sources import HubSource, Source, Unreachable
+from sync.metadata import BYTES_MAX, Refused
 from sync.stages import Reason
-from sync.trust import BYTES_MAX, Chain, Refused, require_release
+from sync.trust import Chain, require_release
 
 
 def answer(question: Question, source: Source) -> Answer:

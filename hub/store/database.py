@@ -171,7 +171,7 @@ class Database:
                 f"the database in {self.state_dir} cannot be written ({error}): "
                 "make room on that disk; the hub then goes on by itself"
             ) from None
-        except BaseException:
+        except BaseException:  # raised again; no transaction may stay open, whoever broke it off
             self._give_up()
             raise
         return result
@@ -215,7 +215,7 @@ def open_database(state_dir: Path) -> Database:
         connection = apsw.Connection(str(path))
         _prepare(connection, path)
         return Database(state_dir, lock, connection)
-    except BaseException as error:
+    except BaseException as error:  # raised again; the lock and the file must be let go
         if connection is not None:
             connection.close()
         os.close(lock)
@@ -299,7 +299,7 @@ def _migrate(connection: Connection, version: int) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # raised again; a half-made schema must not stay
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

@@ -6,7 +6,8 @@ transaction. Holds online keys only, so it can sign no release and name no key.
 
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -27,7 +28,8 @@ from hub.trust.repository import (
     sign,
 )
 from sync.manifest import Manifest
-from sync.trust import Chain, Refused, seconds, target_in, target_path
+from sync.metadata import Refused, seconds
+from sync.trust import Chain, target_in, target_path
 
 TIMESTAMP_AGE_MAX_S: Final = 3600
 """A timestamp that is asked for and older than this is signed anew."""
@@ -221,32 +223,40 @@ def _name_current(
     connection: Connection, keys: OnlineKeys, root: Root, targets: Signed, now_ms: int
 ) -> None:
     """Sign a snapshot that names `targets`, and a timestamp that names the snapshot."""
-    before = store.latest(connection, Snapshot.type)
-    snapshot = make_snapshot(
-        targets.content,
-        targets.version,
-        before=before.version if before is not None else 0,
-        now_s=now_ms // 1000,
-    )
-    content = sign(snapshot, [keys.signer(root, Snapshot.type)])
-    saved = Signed(snapshot.version, content, now_ms)
-    store.save(connection, Snapshot.type, saved, keeps_all=False)
-    _sign_timestamp(connection, keys, root, saved, now_ms)
+    snapshot = _sign_next(connection, keys, root, Snapshot.type, targets, now_ms)
+    _sign_timestamp(connection, keys, root, snapshot, now_ms)
 
 
 def _sign_timestamp(
     connection: Connection, keys: OnlineKeys, root: Root, snapshot: Signed, now_ms: int
 ) -> None:
-    before = store.latest(connection, Timestamp.type)
-    timestamp = make_timestamp(
-        snapshot.content,
-        snapshot.version,
+    _sign_next(connection, keys, root, Timestamp.type, snapshot, now_ms)
+
+
+_MAKERS: Final[Mapping[str, Callable[..., Snapshot | Timestamp]]] = MappingProxyType(
+    {Snapshot.type: make_snapshot, Timestamp.type: make_timestamp}
+)
+
+
+def _sign_next(
+    connection: Connection,
+    keys: OnlineKeys,
+    root: Root,
+    role: str,
+    named: Signed,
+    now_ms: int,
+) -> Signed:
+    """Sign the next metadata of `role`, which names `named`; keep it and return it."""
+    before = store.latest(connection, role)
+    made = _MAKERS[role](
+        named.content,
+        named.version,
         before=before.version if before is not None else 0,
         now_s=now_ms // 1000,
     )
-    content = sign(timestamp, [keys.signer(root, Timestamp.type)])
-    saved = Signed(timestamp.version, content, now_ms)
-    store.save(connection, Timestamp.type, saved, keeps_all=False)
+    saved = Signed(made.version, sign(made, [keys.signer(root, role)]), now_ms)
+    store.save(connection, role, saved, keeps_all=False)
+    return saved
 
 
 def _taken(check: Callable[[], T]) -> T:

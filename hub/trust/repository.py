@@ -27,9 +27,9 @@ from tuf.api.metadata import (
 from tuf.api.serialization.json import JSONSerializer
 
 from sync.manifest import Manifest
-from sync.trust import SIGNED_AT, TARGETS_FILE, TIME_FORMAT, target_path
+from sync.metadata import SIGNED_AT, TIME_FORMAT
+from sync.trust import TARGETS_FILE, target_path
 
-S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
 R = TypeVar("R", bound=Signed)
 
 DAY_S: Final = 86_400
@@ -156,13 +156,13 @@ def make_timestamp(snapshot: bytes, snapshot_version: int, *, before: int, now_s
     )
 
 
-def sign(signed: S, signers: Iterable[Signer]) -> bytes:
+def sign(signed: Root | Timestamp | Snapshot | Targets, signers: Iterable[Signer]) -> bytes:
     """Return signed metadata as bytes.
 
     Raises:
         tuf.api.metadata.UnsignedMetadataError: A signer cannot sign.
     """
-    metadata = Metadata(signed)
+    metadata: Metadata[Any] = Metadata(signed)
     for signer in signers:
         metadata.sign(signer, append=True)
     return metadata.to_bytes(JSONSerializer(compact=True))

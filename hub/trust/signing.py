@@ -25,7 +25,8 @@ from hub.trust.repository import (
     without_release,
 )
 from sync.manifest import Manifest
-from sync.trust import Chain, Refused, target_in, target_path
+from sync.metadata import Refused
+from sync.trust import Chain, target_in, target_path
 
 ONLINE_ROLES: Final = "online"
 """How a person calls the two roles that the hub signs."""

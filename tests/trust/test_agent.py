@@ -18,8 +18,8 @@ from agent.trust import admission
 from agent.trust.sources import HubSource, Unreachable
 from firmware_hooks.contract import InstallerError
 from sync.manifest import Manifest
+from sync.metadata import Refused
 from sync.stages import Reason, Stage
-from sync.trust import Refused
 from tests.agent.agents import ALL_STAGES, DEVICE, NOWHERE, Device, lamp
 from tests.fakes.blobs import Blobs
 from tests.fakes.small_hub import SmallHub

@@ -21,8 +21,9 @@ from agent.trust.question import GRANTED, REFUSED, UNREACHABLE, Answer
 from agent.trust.shelf import IMPORTED
 from agent.trust.sources import Unreachable
 from sync.manifest import Artifact
+from sync.metadata import Refused
 from sync.stages import Reason
-from sync.trust import Chain, Refused
+from sync.trust import Chain
 from tests.trust.devices import BUDGET_S, Device
 from tests.trust.workshop import DAY_S, NOW_S, Served, Workshop, lamp
 

@@ -14,7 +14,8 @@ from agent.trust.question import GRANTED
 from agent.trust.shelf import IMPORTED
 from agent.trust.sources import Unreachable
 from sync.manifest import BadManifest, parse_manifest
-from sync.trust import Chain, Refused
+from sync.metadata import Refused
+from sync.trust import Chain
 from tests.trust.devices import Device
 from tests.trust.test_guarantees import carried, stocked
 from tests.trust.workshop import NOW_S, Served, Workshop, lamp

@@ -1,0 +1,228 @@
+"""The acts of an install: fetch, stage, activate, prove, commit, roll back.
+
+Owns what each does with fetcher, installer and report, and the acknowledgement that goes with it.
+Each may be done again after a crash, and each returns the journal as it is afterwards and the event
+that it amounts to. Which act comes next is decided in `agent.install` and kept by
+`agent.installer`.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from agent.clock import Clock
+from agent.documents import Documents
+from agent.fetch import Fetcher, FetchLimits
+from agent.health import Verdict
+from agent.install import Event
+from agent.journal import Journal
+from agent.log import say
+from agent.packs import NoPack, Packs
+from agent.releases import Release, Releases, calls, read_manifest
+from agent.report import Report
+from agent.requirements import check_versions
+from agent.settings import Settings
+from agent.threads import in_thread
+from agent.trust.admission import Admission
+from agent.trust.shelf import IMPORTED
+from firmware_hooks.contract import InstallerError, Order
+from sync.manifest import MANIFEST_BYTES_MAX, Manifest
+from sync.stages import Reason, Stage
+
+logger = logging.getLogger(__name__)
+
+
+class Acts:
+    """What can be done for one install.
+
+    Every act raises `InstallerError`, `FetchFailed` or `OSError` where it fails; what it did until
+    then may stay, and doing it again goes on from there.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        documents: Documents,
+        clock: Clock,
+        releases: Releases,
+        report: Report,
+        admission: Admission,
+    ) -> None:
+        """Work with these."""
+        self._settings = settings
+        self._documents = documents
+        self._clock = clock
+        self._releases = releases
+        self._report = report
+        self._admission = admission
+        self._fetcher = Fetcher(
+            settings.hub_url,
+            settings.state_dir / "downloads",
+            FetchLimits(
+                attempts_max=settings.fetch_attempts_max,
+                stall_s=settings.fetch_stall_s,
+                disk_reserve_bytes=settings.disk_reserve_bytes,
+                bytes_per_s=settings.download_bytes_per_s,
+                budget_ratio=settings.download_budget_ratio,
+                metered_interfaces=settings.metered_interfaces,
+                metered_bytes_max=settings.metered_bytes_max,
+                neighbours=settings.neighbour_urls,
+                media_dirs=settings.media_dirs,
+            ),
+            imported=settings.state_dir / IMPORTED,
+        )
+        self._packs = Packs(self._fetcher, wait_s=settings.pack_wait_s)
+        self._proven = b""
+        """Digest of the release that last passed its trial in this start."""
+
+    def nudge(self) -> None:
+        """The hub may be within reach again, or its wishes have changed."""
+        self._fetcher.nudge()
+
+    async def fetch(self, journal: Journal, go_on: Callable[[], None]) -> tuple[Journal, Event]:
+        """Bring manifest and artifacts here; `go_on` raises what ends it."""
+        if not 0 < journal.manifest_bytes <= MANIFEST_BYTES_MAX:
+            raise InstallerError(
+                Reason.TOO_LARGE, f"a manifest of {journal.manifest_bytes} bytes is not read"
+            )
+        await self._admission.require(
+            journal.component,
+            journal.version,
+            journal.digest,
+            journal.manifest_bytes,
+            go_on=go_on,
+        )
+        path = await self._fetcher.fetch(journal.digest.hex(), journal.manifest_bytes, go_on=go_on)
+        text = await in_thread(path.read_bytes, "manifest")
+        manifest = read_manifest(text, journal.digest)
+        self._check(manifest, journal)
+        came = await self._come(journal, manifest, go_on)
+        await self._documents.acknowledge(journal.deployment, Stage.VERIFIED, detail=came)
+        tries = max(journal.attempts, 1)  # from here on the first try is under way
+        return msgspec.structs.replace(journal, manifest=text, attempts=tries), Event.FETCHED
+
+    async def _come(self, journal: Journal, manifest: Manifest, go_on: Callable[[], None]) -> str:
+        """Bring what the release is made of; return how it came."""
+        release = self._releases.release(manifest, journal.digest)
+        base = await in_thread(partial(self._releases.running, journal.component), "releases")
+        if base is not None and not self._report.is_proven(base):
+            base = None
+        try:
+            return await self._packs.stage(self._order(release), release, base, go_on)
+        except NoPack as why:
+            for artifact in manifest.artifacts:
+                await self._fetcher.fetch(artifact.sha256, artifact.length_bytes, go_on=go_on)
+            return f"whole: {why}"[:200]
+
+    def _order(self, release: Release) -> Order:
+        parts = release.manifest.artifacts
+        return Order(
+            release.manifest,
+            release.digest,
+            {part.name: self._fetcher.path(part.sha256) for part in parts},
+            self._settings.release_bytes_max,
+        )
+
+    def _check(self, manifest: Manifest, journal: Journal) -> None:
+        """Refuse what does not fit before its artifacts are fetched."""
+        if manifest.component != journal.component or manifest.version != journal.version:
+            raise InstallerError(
+                Reason.MANIFEST_INVALID, "the manifest names another component or version"
+            )
+        if manifest.compatible and self._settings.device_class not in manifest.compatible:
+            raise InstallerError(
+                Reason.INCOMPATIBLE,
+                f"made for {', '.join(manifest.compatible)[:100]}; "
+                f"this device is {self._settings.device_class}",
+            )
+        check_versions(manifest, self._report.versions())
+        self._releases.release(manifest, journal.digest)
+
+    async def stage(self, journal: Journal) -> tuple[Journal, Event]:
+        """Lay the release down beside the one that runs."""
+        release = self._release(journal)
+        await calls(partial(release.installer.stage, self._order(release)))
+        keep = partial(self._releases.keep, journal.component, journal.digest, journal.manifest)
+        await in_thread(keep, "manifest")
+        before = await calls(release.installer.running)
+        return msgspec.structs.replace(journal, before=before or b""), Event.STAGED
+
+    async def activate(self, journal: Journal) -> tuple[Journal, Event]:
+        """Throw the switch and restart the application."""
+        release = self._release(journal)
+        await calls(partial(release.installer.activate, journal.digest))
+        await self._releases.restart(release)
+        await self._documents.acknowledge(journal.deployment, Stage.APPLIED)
+        return journal, Event.ACTIVATED
+
+    async def prove(self, journal: Journal) -> tuple[Journal, Event]:
+        """Let the release prove itself."""
+        release = self._release(journal)
+        verdict = await self._releases.trial(release, self._clock.mono_s)
+        if not verdict.healthy:
+            raise InstallerError(verdict.reason, verdict.detail)
+        self._proven = journal.digest
+        return journal, Event.PROVEN
+
+    async def commit(self, journal: Journal) -> tuple[Journal, Event]:
+        """Let the old release go, and report the new one."""
+        release = self._release(journal)
+        await calls(partial(release.installer.commit, journal.digest))
+        verdict = Verdict(healthy=True, reason="", detail="")
+        if self._proven != journal.digest:
+            # It was proven before a restart; what this start reports, this start must have seen.
+            verdict = await self._releases.trial(release, self._clock.mono_s)
+        await self._report.tried(release, verdict, journal.deployment)
+        await self._documents.acknowledge(journal.deployment, Stage.HEALTHY)
+        return journal, Event.COMMIT_DONE
+
+    async def roll_back(self, journal: Journal) -> tuple[Journal, Event]:
+        """Throw the switch back, and report what runs then."""
+        if not journal.manifest:
+            return journal, Event.RETURNED  # nothing was ever staged
+        failed = self._release(journal)
+        if journal.before == journal.digest:
+            return await self._stay(journal, failed)
+        runs = await calls(partial(failed.installer.roll_back, journal.digest))
+        if runs is None:
+            await self._report.unproven(journal.component)
+            return journal, Event.RETURNED
+        release = await in_thread(partial(self._releases.running, journal.component), "releases")
+        if release is None or release.digest != runs:
+            # It was put there without us, so it cannot be asked how it is.
+            await self._report.unproven(journal.component, runs)
+            return journal, Event.RETURNED
+        await self._releases.restart(release)
+        verdict = await self._releases.trial(release, self._clock.mono_s)
+        brought_by = self._report.deployment_of(journal.component, release.digest)
+        await self._report.tried(release, verdict, brought_by)
+        return journal, Event.RETURNED
+
+    async def _stay(self, journal: Journal, release: Release) -> tuple[Journal, Event]:
+        """Leave what ran before it was deployed again: what ran before that may be no better."""
+        verdict = await self._releases.trial(release, self._clock.mono_s)
+        brought_by = self._report.deployment_of(journal.component, journal.digest)
+        await self._report.tried(release, verdict, brought_by)
+        detail = f"{journal.detail}; it ran before and stays"[-200:]
+        return msgspec.structs.replace(journal, detail=detail), Event.RETURNED
+
+    def clear_away(self, journal: Journal, *, all_too: bool) -> None:
+        """Remove what is needed no more; what cannot be removed goes after a later install.
+
+        `all_too`: nothing is under way, so everything that was fetched can go.
+        """
+        try:
+            if journal.manifest:
+                self._release(journal).installer.clean_up()
+            if all_too:
+                self._fetcher.clean_up(set())
+                self._releases.clean_up()
+        except (OSError, InstallerError) as error:
+            say(logger, "not_cleared_away", level=logging.WARNING, error=error)
+
+    def _release(self, journal: Journal) -> Release:
+        return self._releases.release(
+            read_manifest(journal.manifest, journal.digest), journal.digest
+        )
