@@ -73,6 +73,10 @@ class Watch:
             return None
         else:
             n, logged_ms = before.n, self._logged_ms(said, before, now)
+            if logged_ms is None and before.heard_ms <= now.ms:
+                # Told again, as a broker does with what it retains. That proves nothing about now:
+                # the device may be gone, and the broker not know it yet.
+                return None
         found = Known(n, said.online, said.birth, now.ms, said.grace_ms, now.ms)
         presence.save(connection, found, logged_ms=logged_ms)
         if not said.online:

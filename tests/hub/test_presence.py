@@ -87,6 +87,17 @@ def test_a_connection_that_died_silently_is_cut_by_no_more_than_the_broker_takes
     assert _log(listening)[-1] == (500 - 30 - 10, 0, 1)
 
 
+def test_a_birth_that_is_told_again_does_not_prove_that_the_device_is_still_there(
+    listening: Core,
+) -> None:
+    _said(listening, online=True, birth=1)
+    listening.pass_time(5)
+    _said(listening, online=True, birth=1)
+    listening.pass_time(5)
+    _said(listening, online=False, birth=1)
+    assert _log(listening) == [(0, 1, 1), (0, 0, 1)]
+
+
 def test_a_hub_that_was_killed_listened_until_it_last_said_so(tmp_path: Path) -> None:
     with running(tmp_path / "hub") as core:
         core.database.transact(lambda db: core.watch.begin(db, core.now.ms))
