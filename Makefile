@@ -43,8 +43,8 @@ bench: $(VENV)/.installed ## Every benchmark in its short form, into benchmarks/
 	$(BIN)/python -m benchmarks
 
 .PHONY: soak
-soak: $(VENV)/.installed ## The long form of the property, crash and system tests (hours)
-	$(BIN)/python -m pytest tests/properties tests/crash tests/system tests/trust \
+soak: $(VENV)/.installed ## Every test in its long form (hours)
+	$(BIN)/python -m pytest tests \
 		-m "" --hypothesis-profile=soak --timeout=7200
 
 .PHONY: lock
