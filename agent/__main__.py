@@ -21,6 +21,7 @@ SETTINGS: Final = 3
 STATE: Final = 4
 SOCKET: Final = 5
 NOT_RUNNING: Final = 6
+UNWRITTEN: Final = 10
 
 EXIT_CODES: Final = {
     OK: "done",
@@ -30,6 +31,7 @@ EXIT_CODES: Final = {
     STATE: "the state folder or database cannot be used",
     SOCKET: "the socket for applications cannot be opened",
     NOT_RUNNING: "no agent answers on the socket",
+    UNWRITTEN: "the answer cannot be written",
 }
 
 COMMANDS: Final = {
@@ -56,13 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
-        return int(options.act(options))
+        code = int(options.act(options))
+        print(end="", flush=True)  # sys.stdout is None where it was closed
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # Whoever read this has read enough. Flushing at the end must not complain about it either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return OK
+    except OSError as error:
+        if error.filename is not None:
+            raise  # a fault: every command says itself which file failed
+        _write_no_more()
+        return _complain(f"the answer cannot be written: {error.strerror}", UNWRITTEN)
+    return code
+
+
+def _write_no_more() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def make_parser() -> argparse.ArgumentParser:

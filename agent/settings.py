@@ -69,7 +69,9 @@ class Settings(BaseModel):
     hub_url: str = Field(
         "http://127.0.0.1:8420", description="Where releases are fetched from.", max_length=500
     )
-    broker_host: str = Field("127.0.0.1", description="Name or address of the MQTT broker.")
+    broker_host: str = Field(
+        "127.0.0.1", min_length=1, description="Name or address of the MQTT broker."
+    )
     broker_port: int = Field(18830, ge=1, le=65535, description="TCP port of the MQTT broker.")
     mqtt_version: Literal["auto", "3.1.1", "5"] = Field(
         "auto", description="MQTT version; `auto` tries 5 first and falls back."

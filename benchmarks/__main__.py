@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks import delta, device, device_year, hub_ingest, wire
+from benchmarks import delta, demo, device, device_year, hub_ingest, wire
 from benchmarks.result import RESULTS, Result, save, show
 
 BENCHMARKS: dict[str, Callable[[bool], list[Result]]] = {
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Result]]] = {
     "hub_ingest": lambda short: hub_ingest.run(short=short),
     "device": lambda short: device.run(short=short),
     "delta": lambda short: delta.run(short=short),
+    "demo": lambda _: demo.run(),
 }
 
 

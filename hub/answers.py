@@ -224,12 +224,25 @@ class Seen(Answer, frozen=True, kw_only=True):
     online: bool
 
 
+class JoinedLater(Answer, frozen=True, kw_only=True):
+    """How far a device came with a deployment that was listed before it belonged to the group."""
+
+    deployment: str
+    release: str
+    requested_at_ms: int
+    stage: Stage
+    seen_at_ms: int
+    reason: str = ""
+    detail: str = ""
+
+
 class Device(Listed, frozen=True, kw_only=True):
     """All that is known of one device."""
 
     groups: tuple[str, ...] = ()
     facts: Mapping[str, Any] = {}
     deployments: tuple[DeviceDeployment, ...] = ()
+    joined_later: tuple[JoinedLater, ...] = ()
     settings: tuple[Setting, ...] = ()
     presence: tuple[Seen, ...] = ()
     offences: tuple[Offence, ...] = ()

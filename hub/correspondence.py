@@ -28,8 +28,6 @@ from sync.stamps import Stamp
 
 logger = logging.getLogger(__name__)
 
-ANSWERS_MAX: Final = 8
-"""Most messages about the hub's documents answered to one device in one batch."""
 
 GROUPS_MAX: Final = 1000
 """With so many group documents, none is made any more because a device says that it holds one."""

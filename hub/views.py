@@ -17,16 +17,21 @@ from hub.store import deployments, documents, quarantine, queries, releases
 from hub.store.database import Connection
 from hub.store.deployments import Deployed
 from hub.store.queries import Listed
-from sync.documents import DESIRED, DocumentName, Kind
+from sync.documents import ACK, DESIRED, DocumentName, Kind
 from sync.overlay import effective, latest
-from sync.records import Desired, Local, select
+from sync.records import Ack, BadRecord, Desired, Local, decode_as, select
 from sync.replica import values_of
+from sync.stages import Stage, stage_of
+from sync.stages import order as order_of
 
 DEPLOYMENTS_SHOWN: Final = 20
 DEVICES_REPORTED_MAX: Final = 20_000
 """Devices of all deployments together that one look at the fleet goes through: three seconds."""
 
 OFFENDERS_SHOWN: Final = 20
+STAGES_SHOWN: Final = 200
+"""Acknowledgements of deployments that were listed without the device."""
+
 DAMAGED_SHOWN: Final = 20
 LOG_SHOWN: Final = 20
 
@@ -238,6 +243,7 @@ def device_view(
             for now in queries.versions_of(connection, each.n)
         ],
         "deployments": reports,
+        "joined_later": _joined_later(connection, each.n),
         "settings": settings_view(connection, each, groups_of(facts)),
         "presence": [
             {"at_ms": at_ms, "online": online, "birth": birth}
@@ -248,6 +254,36 @@ def device_view(
             for name, epoch, _, received_ms in queries.receipts_of(connection, each.n)
         ],
         "offences": [offence_view(found) for found in queries.offences_of(connection, each.device)],
+    }
+
+
+def _joined_later(connection: Connection, n: int) -> list[dict[str, Any]]:
+    """Return how far a device came with deployments that were listed without it."""
+    furthest: dict[str, tuple[int, queries.Untargeted, Stage]] = {}
+    for row in queries.untargeted_of(connection, n, STAGES_SHOWN):
+        stage = stage_of(row.stage)
+        if stage is None:
+            continue
+        order = order_of(stage)
+        if row.deployment not in furthest or order > furthest[row.deployment][0]:
+            furthest[row.deployment] = (order, row, stage)
+    return [_joined_view(row, stage) for _, row, stage in furthest.values()]
+
+
+def _joined_view(row: queries.Untargeted, stage: Stage) -> dict[str, Any]:
+    try:
+        ack = decode_as(Ack, ACK, row.record)
+        reason, detail = ack.reason, ack.detail
+    except BadRecord:
+        reason = detail = ""
+    return {
+        "deployment": row.deployment,
+        "release": f"{row.component}@{row.version}",
+        "requested_at_ms": row.requested_ms,
+        "stage": stage.value,
+        "seen_at_ms": row.seen_ms,
+        "reason": reason,
+        "detail": detail,
     }
 
 

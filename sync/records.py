@@ -144,22 +144,6 @@ KINDS: Mapping[str, type[Record]] = {
     documents.DESIRED: Desired,
 }
 
-ALLOWED_PREFIXES: Mapping[documents.Kind, frozenset[str]] = {
-    documents.Kind.DEVICE: frozenset(
-        {
-            documents.ACK,
-            documents.VERSION,
-            documents.FACT,
-            documents.LOCAL,
-            documents.CONFLICT,
-        }
-    ),
-    documents.Kind.TELEMETRY: frozenset(),
-    documents.Kind.DESIRED: frozenset({documents.DEPLOYMENT, documents.DESIRED}),
-    documents.Kind.GROUP: frozenset({documents.DEPLOYMENT, documents.DESIRED}),
-}
-"""Which records each kind of document may hold."""
-
 _DECODERS = {prefix: msgspec.msgpack.Decoder(kind) for prefix, kind in KINDS.items()}
 _ENCODER = msgspec.msgpack.Encoder()
 

@@ -8,6 +8,7 @@ import click
 from hub import answers
 from hub.cli.exits import CommandFailed, Exit
 from hub.cli.options import (
+    Seconds,
     as_json,
     completes,
     device_names,
@@ -55,14 +56,14 @@ def _release_names(client: HubClient) -> list[str]:
 )
 @click.option(
     "--expires-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(),
     metavar="SECONDS",
     help="Do not start it any more after so long.",
 )
 @click.option("--wait", is_flag=True, help="Wait until every device is done with it.")
 @click.option(
     "--wait-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(),
     metavar="SECONDS",
     default=WAIT_S,
     show_default=True,
@@ -126,6 +127,11 @@ def _wait(client: HubClient, deployment: str, wait_s: float, *, is_quiet: bool) 
 
 
 def _judge(report: answers.Report, wait_s: float) -> None:
+    if not report.devices:
+        raise CommandFailed(
+            "it was deployed to nobody: no device is in that group or has those labels",
+            Exit.NOT_ALL_RUN,
+        )
     open_count = sum(each.verdict not in OVER for each in report.devices)
     if open_count:
         raise CommandFailed(

@@ -49,6 +49,14 @@ def _print(out: "Console", found: answers.Device) -> None:
             f"[bold]{each.verdict.value}[/]"
         )
         out.print(f"    {escape(each.sentence)}")
+    if found.joined_later:
+        out.print("\n[bold]Joined later[/]: not on the list of these deployments, and not counted")
+    for late in found.joined_later:
+        why = f" ({escape(late.reason)}: {escape(late.detail)})" if late.reason else ""
+        out.print(
+            f"  {late.deployment}  {escape(late.release)}  {moment(late.requested_at_ms)}  "
+            f"[bold]{late.stage.value}[/]{why}"
+        )
     if found.settings:
         out.print()
         out.print(_settings(found.settings))

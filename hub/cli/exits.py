@@ -34,6 +34,8 @@ class Exit(IntEnum):
     """The demo could not be set up."""
     DEMO_DIFFERS = 21
     """What the demo's hub reports is not what the demo did to the devices."""
+    NOT_INSTALLED = 22
+    """The libraries of the hub and its commands are not installed."""
     INTERRUPTED = 130
     """Stopped by Ctrl-C."""
 

@@ -5,10 +5,11 @@ Owns their names and sentences. Never decides what is printed.
 
 import functools
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -35,6 +36,25 @@ PLAIN_WIDTH: Final = 120
 
 COMPLETE_MAX_S: Final = 0.5
 """Longest wait for the hub while a person waits for a completion."""
+
+
+class Seconds(click.FloatRange):
+    """A time above 0 that ends: `nan` and `inf` are none."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number that was typed."""
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return found
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 """`--json`."""

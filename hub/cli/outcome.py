@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hub import answers
-from hub.cli.exits import CommandFailed, Exit
+from hub.cli.files import save
 from hub.outcomes import words
 from hub.outcomes.adoption import Adoption
 from hub.outcomes.durations import Span, State
@@ -183,11 +183,7 @@ def save_page(file: str, report: answers.Report, fleet: answers.Fleet) -> None:
     Raises:
         CommandFailed: The file cannot be written.
     """
-    page = render_page([Chapter("", report.report(), figures_of(report, fleet))])
-    try:
-        Path(file).write_text(page)
-    except OSError as error:
-        raise CommandFailed(f"{file} cannot be written: {error.strerror}", Exit.FILE) from None
+    save(Path(file), render_page([Chapter("", report.report(), figures_of(report, fleet))]))
 
 
 def figures_of(report: answers.ReportSummary, fleet: answers.Fleet) -> list[Figure]:

@@ -95,17 +95,35 @@ def run(arguments: Sequence[str]) -> int:
             standalone_mode=False,
             complete_var=COMPLETE_VARIABLE,
         )
+        click.echo(nl=False)  # flushes, where there is an output
     except CommandFailed as failure:
         return _fail(str(failure), failure.code)
     except click.Abort:
         return _fail("stopped", Exit.INTERRUPTED)
     except click.ClickException as wrong:
         return _misused(wrong)
-    except BrokenPipeError:
-        # Whoever reads has seen enough. Python would complain again when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
+    except SystemExit:  # what click and rich make of a pipe that nobody reads
+        if COMPLETE_VARIABLE in os.environ:  # and how a completion ends
+            raise
+        return _unwritten(BrokenPipeError())
+    except OSError as error:
+        return _unwritten(error)
     return done if isinstance(done, int) else Exit.OK
+
+
+def _unwritten(error: OSError) -> int:
+    """Return the exit code where the answer could not be written; raise what is something else.
+
+    Whoever reads a pipe may have seen enough, which is no failure.
+    """
+    is_unread = isinstance(error, BrokenPipeError)
+    if not is_unread and error.filename is not None:
+        raise error  # a fault: every command says itself which file failed
+    # Nothing more may be written: Python would complain again when it flushes at the end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if is_unread:
+        return Exit.OK
+    return _fail(f"the answer cannot be written: {error.strerror}", Exit.FILE)
 
 
 def _misused(wrong: click.ClickException) -> int:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from hub.broker_plan import BrokerProblem, choose, find_candidates
 from hub.cli.exits import CommandFailed, Exit
+from hub.cli.files import save
 from hub.cli.options import console
 from hub.cli.outcome import devices_table, figures_of
 from hub.client import HubFailure
@@ -50,9 +51,9 @@ def show(*, json_file: Path | None, page: Path, keep: bool) -> int:
             "stopped; every process of the demo has ended", Exit.INTERRUPTED
         ) from None
     _print(out, record)
-    _write(page, _page(record))
+    save(page, _page(record))
     if json_file is not None:
-        _write(json_file, json.dumps(to_json(record, page=os.fspath(page)), indent=2) + "\n")
+        save(json_file, json.dumps(to_json(record, page=os.fspath(page)), indent=2) + "\n")
     out.print(f"The page: {page.resolve()}", soft_wrap=True)
     if keep:
         out.print(f"Logs and databases: {folder}", soft_wrap=True)
@@ -79,8 +80,11 @@ def _check_place(*files: Path | None) -> Path:
             continue
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            was_there = file.exists()
             with file.open("a"):
                 pass
+            if not was_there:
+                file.unlink()
         except OSError as error:
             raise CannotStart(f"{file} cannot be written: {error.strerror}") from None
     return example
@@ -215,10 +219,3 @@ def _acts_section(record: Record) -> Section:
         ("device", "what", "when"),
         tuple((Cell(act.device), Cell(act.what), Cell(f"{act.at_s:.1f} s")) for act in record.acts),
     )
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text)
-    except OSError as error:
-        raise CommandFailed(f"{file} cannot be written: {error.strerror}", Exit.FILE) from None

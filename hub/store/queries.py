@@ -67,6 +67,34 @@ def facts_of_all(connection: Connection) -> Iterator[tuple[str, int, Mapping[str
         yield name, n, {fact: value for _, _, fact, value in group if fact is not None}
 
 
+class Untargeted(NamedTuple):
+    """What a device acknowledged of a deployment whose list it is not on."""
+
+    deployment: str
+    component: str
+    version: str
+    requested_ms: int
+    stage: str
+    """The letter."""
+    record: bytes
+    seen_ms: int
+
+
+def untargeted_of(connection: Connection, n: int, limit: int) -> list[Untargeted]:
+    """Return what a device acknowledged of deployments that were listed without it.
+
+    It joined a group after the list was made. Newest deployments first, stages in no order.
+    """
+    rows = connection.execute(
+        "SELECT d.id, d.component, d.version, d.requested_ms, s.stage, s.record, s.seen_at_ms "
+        "FROM seen AS s JOIN deployment AS d ON d.id = s.deployment "
+        "LEFT JOIN targeted AS t ON t.deployment = s.deployment AND t.device = s.device "
+        "WHERE s.device = ? AND t.device IS NULL ORDER BY d.n DESC LIMIT ?",
+        (n, limit),
+    )
+    return [Untargeted._make(row) for row in rows]
+
+
 class Running(NamedTuple):
     """What a device says it runs of one component."""
 

@@ -49,16 +49,6 @@ def save_gone(
     )
 
 
-def load_receipt(connection: Connection, device: int, document: str) -> tuple[int, bytes] | None:
-    """Return (epoch, vector) that the device last said it holds of `document`."""
-    rows = connection.execute(
-        "SELECT epoch, vector FROM receipt WHERE device = ? AND document = ?", (device, document)
-    )
-    for epoch, vector in rows:
-        return epoch, vector
-    return None
-
-
 def save_receipts(
     connection: Connection, receipts: Iterable[tuple[int, str, int, bytes, int]]
 ) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from hub import views
 from hub.api.app import HANDLED
+from hub.deployments import Request
 from sync.documents import DEPLOYMENT
 from sync.messages import Fetch
 from sync.records import Local, encode
 from sync.replica import values_of
-from tests.fakes.fleet import runs
+from tests.fakes.fleet import FleetDevice, runs
 from tests.hub.core import Core, desired, group, own
 from tests.hub.web import check_problem, device_of, release_of
 
@@ -357,3 +358,24 @@ async def test_a_body_that_is_said_to_be_something_else_is_refused(
 @pytest.mark.parametrize("path", ["/deployments", "/releases"])
 async def test_a_request_without_a_body_is_told_so(client: httpx.AsyncClient, path: str) -> None:
     check_problem(await client.post(path), 400, "has no body; send JSON")
+
+
+async def test_a_device_that_joined_later_shows_how_it_came_off_and_counts_nowhere(
+    client: httpx.AsyncClient, core: Core
+) -> None:
+    core.connect(FleetDevice("d1", 1))
+    core.release()
+    deployment = core.deploy(Request(release="lamp@1.0.0", group="all")).deployed.id
+    late = FleetDevice("d2", 2)
+    core.connect(late)
+    acks = late.ack(deployment, "D") | late.ack(deployment, "F", "installer_failed")
+    core.talk(late, late.write(acks, core.now.mono_s))
+
+    shown = (await client.get("/devices/d2")).json()
+    assert shown["deployments"] == []
+    (joined,) = shown["joined_later"]
+    assert (joined["deployment"], joined["release"]) == (deployment, "lamp@1.0.0")
+    assert (joined["stage"], joined["reason"]) == ("failed", "installer_failed")
+    report = (await client.get(f"/deployments/{deployment}")).json()
+    assert [each["device"] for each in report["devices"]] == ["d1"]
+    assert (await client.get("/devices/d1")).json()["joined_later"] == []

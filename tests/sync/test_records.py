@@ -3,9 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.documents import Kind
 from sync.records import (
-    ALLOWED_PREFIXES,
     KINDS,
     VALUE_BYTES_MAX,
     Ack,
@@ -118,10 +116,3 @@ def test_a_record_of_another_kind_than_asked_for_is_refused() -> None:
 def test_one_bad_value_hides_no_other() -> None:
     values = {"s/good": encode(Fact("1")), "s/bad": b"\xff", "c/other": encode(Local(1, "2"))}
     assert select(Fact, "s/", values) == {"good": Fact("1")}
-
-
-def test_no_prefix_may_stand_in_documents_of_both_sides() -> None:
-    device = ALLOWED_PREFIXES[Kind.DEVICE] | ALLOWED_PREFIXES[Kind.TELEMETRY]
-    hub = ALLOWED_PREFIXES[Kind.DESIRED] | ALLOWED_PREFIXES[Kind.GROUP]
-    assert not device & hub
-    assert device | hub == set(KINDS)

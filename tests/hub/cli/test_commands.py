@@ -435,3 +435,25 @@ def test_devices_complete_and_without_a_hub_completion_says_nothing(
     with pytest.raises(SystemExit):
         main([])
     assert capsys.readouterr().out.strip() == ""
+
+
+@pytest.mark.parametrize("option", ["--expires-s", "--wait-s"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1", "x"])
+def test_a_time_that_does_not_end_is_refused(
+    hub: CannedHub, capsys: pytest.CaptureFixture[str], option: str, seconds: str
+) -> None:
+    words = ["deploy", "lamp@1.0.0", "--group", "all", option, seconds]
+
+    assert main(words) == Exit.USAGE
+    assert option in capsys.readouterr().err
+    assert hub.wishes("POST", "/deployments") == []
+
+
+def test_waiting_for_a_deployment_to_nobody_is_no_success(
+    hub: CannedHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.answer("POST", "/deployments", {"deployment": ID, "targeted": []}, 202)
+    hub.answer("GET", f"/deployments/{ID}", report_json() | {"devices": []})
+
+    assert main(["deploy", "lamp@1.0.0", "--group", "nobody", "--wait"]) == Exit.NOT_ALL_RUN
+    assert "deployed to nobody" in capsys.readouterr().err
