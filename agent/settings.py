@@ -26,6 +26,7 @@ from pydantic import (
 
 from sync.documents import RESERVED_DEVICE_IDS, SETTING_KEY_PATTERN, check_id
 from sync.topics import check_group
+from sync.wording import sentence
 
 ENV_PREFIX: Final = "FIELDFARE_AGENT_"
 DEFAULT_FILE: Final = Path("/etc/fieldfare/agent.toml")
@@ -327,7 +328,7 @@ def _from_text(field: str, text: str) -> Any:
 
 
 def _fault(fault: Any, source: Mapping[str, str]) -> str:
-    text = str(fault["msg"]).removeprefix("Value error, ")
+    text = sentence(fault)
     if not fault["loc"]:  # two settings that do not go together; the text names them
         return text
     name = str(fault["loc"][0])
@@ -342,5 +343,4 @@ def _fault(fault: Any, source: Mapping[str, str]) -> str:
     given = repr(fault["input"])
     shown = f", not {given}" if len(given) <= SHOWN_CHARACTERS_MAX else ""
     inner = "".join(f"[{step!r}]" for step in fault["loc"][1:])
-    text = text[:1].lower() + text[1:]
     return f"{name}{inner} ({where}): {text}{shown}; `fieldfare-agent settings` says what it is for"

@@ -85,6 +85,8 @@ class HubClient:
             raise BadAddress(f"{url!r} is no address of a hub: {error}") from None
         if parts.scheme not in {"http", "https"} or not self._host or parts.query or parts.fragment:
             raise BadAddress(f"{url!r} is no address of a hub; one looks like {DEFAULT_URL}")
+        if "/api" in parts.path:
+            raise BadAddress(f"leave out {parts.path!r}: the address ends before it")
         self._secure = parts.scheme == "https"
         self._base = parts.path.rstrip("/") + API
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from hub.errors import BadSettings
 from sync.manifest import ARTIFACT_BYTES_MAX
+from sync.wording import sentence
 
 ENV_PREFIX: Final = "FIELDFARE_HUB_"
 
@@ -220,5 +221,4 @@ def _explain(fault: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     if fault["type"] == "extra_forbidden":
         known = ", ".join(Settings.model_fields)
         return f"there is no setting {name!r}{source}; there are: {known}"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    return f"the setting {name}{source} is wrong: {message}"
+    return f"the setting {name}{source} is wrong: it {sentence(fault)}"

@@ -10,12 +10,13 @@ from typing import Any, Final
 from hub.desired import DesiredDocuments
 from hub.entries import HLC
 from hub.errors import NotFound, Refusal, TooLarge
-from hub.store import devices, queries
+from hub.store import devices, documents, queries
 from hub.store.database import Connection, load_number, save_number
 from sync.documents import DESIRED, SETTING_KEY_PATTERN, DocumentName, Kind
 from sync.hlc import tick
 from sync.overlay import Policy
-from sync.records import SETTING_BYTES_MAX, Desired, encode
+from sync.records import SETTING_BYTES_MAX, Desired, encode, select
+from sync.replica import values_of
 
 WRITER: Final = "operator"
 
@@ -78,7 +79,7 @@ def wish(
     """Write a wish (None takes it back) into `document` and return its record.
 
     Raises:
-        NotFound: The device is not registered.
+        NotFound: The device is not registered, or there is no wish to take back.
         Clash: The document is full.
     """
     saw = 0
@@ -89,6 +90,10 @@ def wish(
                 f"no device {document.about!r} is registered here: a device registers by connecting"
             )
         saw = queries.local_clock(connection, n, key)
+    if value is None:
+        standing = select(Desired, DESIRED, values_of(documents.load(connection, document)))
+        if key not in standing or standing[key].value is None:
+            raise NotFound(f"nothing is wished for {key} on {document.about}")
     clock = tick(load_number(connection, HLC), now_ms)
     save_number(connection, HLC, clock)
     record = Desired(clock, value, saw, policy.value, WRITER)

@@ -98,8 +98,8 @@ def check_id(text: str) -> str:
     """
     if not ID_PATTERN.match(text):
         raise BadName(
-            f"{text[:64]!r} cannot name a device or group: use 1 to 63 of a-z, 0-9 and -, "
-            "starting with a letter or digit"
+            f"{text[:64]!r} cannot name a device, group or deployment: use 1 to 63 of a-z, 0-9 "
+            "and -, starting with a letter or digit"
         )
     return text
 

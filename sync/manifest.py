@@ -6,10 +6,11 @@ Never opens a file: the hub builds manifests, the device obeys them.
 
 import hashlib
 import json
-import re
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sync.wording import sentence
 
 MANIFEST_BYTES_MAX: Final = 256 * 1024
 """Longest manifest a device reads."""
@@ -160,8 +161,7 @@ def manifest_from(fields: object) -> Manifest:
         manifest.canonical()
     except ValidationError as error:
         faults = [
-            f"{'.'.join(str(step) for step in fault['loc']) or 'manifest'}: "
-            f"{re.sub(r'^Value error, ', '', fault['msg'])}"
+            f"{'.'.join(str(step) for step in fault['loc']) or 'manifest'}: {sentence(fault)}"
             for fault in error.errors(include_url=False)[:10]
         ]
         raise BadManifest("; ".join(faults)) from None

@@ -8,6 +8,7 @@ import click
 from hub import answers
 from hub.cli.exits import CommandFailed, Exit
 from hub.cli.options import (
+    Name,
     Seconds,
     as_json,
     completes,
@@ -39,7 +40,9 @@ def _release_names(client: HubClient) -> list[str]:
 
 @click.command()
 @click.argument("release", shell_complete=completes(_release_names))
-@click.option("--group", metavar="GROUP", help="Every device of this group; all are in `all`.")
+@click.option(
+    "--group", type=Name(), metavar="GROUP", help="Every device of this group; all are in `all`."
+)
 @click.option(
     "--where",
     metavar="SELECTOR",
@@ -49,6 +52,7 @@ def _release_names(client: HubClient) -> list[str]:
 @click.option(
     "--device",
     "devices",
+    type=Name(),
     metavar="DEVICE",
     multiple=True,
     shell_complete=completes(device_names),

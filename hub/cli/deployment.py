@@ -3,6 +3,7 @@
 import click
 
 from hub.cli.options import (
+    Name,
     as_json,
     completes,
     console,
@@ -54,7 +55,7 @@ def list_deployments(client: HubClient, *, as_json: bool) -> None:
 
 
 @deployment.command()
-@click.argument("deployment_id", metavar="ID", shell_complete=completes(_deployments))
+@click.argument("deployment_id", type=Name(), metavar="ID", shell_complete=completes(_deployments))
 @click.option(
     "--page",
     metavar="FILE",
@@ -80,7 +81,7 @@ def show(deployment_id: str, page: str | None, client: HubClient, *, as_json: bo
 
 
 @deployment.command()
-@click.argument("deployment_id", metavar="ID", shell_complete=completes(_deployments))
+@click.argument("deployment_id", type=Name(), metavar="ID", shell_complete=completes(_deployments))
 @hub_option
 @as_json
 @talks_to_hub

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from hub import answers
 from hub.cli.options import (
+    Name,
     as_json,
     completes,
     console,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("device_id", metavar="DEVICE", shell_complete=completes(device_names))
+@click.argument("device_id", type=Name(), metavar="DEVICE", shell_complete=completes(device_names))
 @hub_option
 @as_json
 @talks_to_hub

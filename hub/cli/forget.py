@@ -3,6 +3,7 @@
 import click
 
 from hub.cli.options import (
+    Name,
     as_json,
     completes,
     device_names,
@@ -14,7 +15,7 @@ from hub.client import HubClient
 
 
 @click.command()
-@click.argument("device_id", metavar="DEVICE", shell_complete=completes(device_names))
+@click.argument("device_id", type=Name(), metavar="DEVICE", shell_complete=completes(device_names))
 @hub_option
 @as_json
 @talks_to_hub

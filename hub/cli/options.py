@@ -24,6 +24,7 @@ from hub.client import (
     NoHub,
     Refused,
 )
+from sync.documents import BadName, check_id
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +37,19 @@ PLAIN_WIDTH: Final = 120
 
 COMPLETE_MAX_S: Final = 0.5
 """Longest wait for the hub while a person waits for a completion."""
+
+
+class Name(click.ParamType[str]):
+    """The name of a device, a group or a deployment."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name that was typed."""
+        try:
+            return check_id(str(value))
+        except BadName as error:
+            self.fail(str(error), param, ctx)
 
 
 class Seconds(click.FloatRange):

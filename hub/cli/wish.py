@@ -4,8 +4,17 @@ import json
 
 import click
 
-from hub.cli.options import as_json, completes, device_names, hub_option, print_json, talks_to_hub
+from hub.cli.options import (
+    Name,
+    as_json,
+    completes,
+    device_names,
+    hub_option,
+    print_json,
+    talks_to_hub,
+)
 from hub.client import HubClient
+from sync.documents import SETTING_KEY_PATTERN, BadName, check_id
 
 
 # A number below zero is a value, not an option.
@@ -17,7 +26,9 @@ from hub.client import HubClient
     required=True,
     shell_complete=completes(device_names),
 )
-@click.option("--group", metavar="GROUP", help="Wish it for a group, instead of for one DEVICE.")
+@click.option(
+    "--group", type=Name(), metavar="GROUP", help="Wish it for a group, instead of for one DEVICE."
+)
 @click.option(
     "--policy",
     type=click.Choice(["latest", "operator", "local"]),
@@ -56,7 +67,9 @@ def set_value(
     required=True,
     shell_complete=completes(device_names),
 )
-@click.option("--group", metavar="GROUP", help="Take it back in a group, not for one DEVICE.")
+@click.option(
+    "--group", type=Name(), metavar="GROUP", help="Take it back in a group, not for one DEVICE."
+)
 @hub_option
 @as_json
 @talks_to_hub
@@ -84,14 +97,24 @@ def _refuse(word: str) -> object:
 
 def _split(words: tuple[str, ...], group: str | None, rest: str) -> tuple[str, tuple[str, ...]]:
     names = rest.split()
-    about = () if group is not None else ("DEVICE",)
-    if len(words) != len(about) + len(names):
-        wanted = " ".join((*about, *names))
+    place = () if group is not None else ("DEVICE",)
+    if len(words) != len(place) + len(names):
+        wanted = " ".join((*place, *names))
         hint = "" if group is not None else f" (or --group GROUP {rest})"
         raise click.UsageError(f"give {wanted}{hint}; there are {len(words)} words")
-    if group is not None:
-        return group, words
-    return words[0], words[1:]
+    if group is None:
+        about, words = words[0], words[1:]
+    else:
+        about = group
+    try:
+        check_id(about)
+    except BadName as error:
+        raise click.UsageError(str(error)) from None
+    if not SETTING_KEY_PATTERN.match(words[0]):
+        raise click.UsageError(
+            f"{words[0][:64]!r} cannot name a setting: use 1 to 63 of a-z, 0-9, dot, _ and -"
+        )
+    return about, words
 
 
 def _say(

@@ -79,7 +79,7 @@ def test_lists_and_tables_in_the_environment_are_json() -> None:
         ('device = "lamp"\n[labels]\nsite = "s 7"', ["labels", "'s 7'"]),
         ('device = "lamp"\n[labels]\nclass = "x"', ["labels", "device_class"]),
         ('device = "lamp"\n[labels]\n"a,b" = "x"', ["labels", "'a,b'"]),
-        ('device = "lamp"\n[labels]\nsite = 7', ["labels['site']", "string"]),
+        ('device = "lamp"\n[labels]\nsite = 7', ["labels['site']", "text"]),
         (f'device = "lamp"\nstate_dir = "/{"x" * 120}"', ["local_socket", "107"]),
     ],
 )

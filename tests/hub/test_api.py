@@ -379,3 +379,17 @@ async def test_a_device_that_joined_later_shows_how_it_came_off_and_counts_nowhe
     report = (await client.get(f"/deployments/{deployment}")).json()
     assert [each["device"] for each in report["devices"]] == ["d1"]
     assert (await client.get("/devices/d1")).json()["joined_later"] == []
+
+
+async def test_taking_back_what_nobody_wished_is_refused_and_leaves_no_row(
+    client: httpx.AsyncClient, core: Core
+) -> None:
+    core.connect(FleetDevice("d1", 1))
+
+    for path in ("/devices/d1/settings/mode", "/groups/all/settings/mode"):
+        check_problem(await client.delete(path), 404, "nothing is wished for mode")
+
+    assert (await client.get("/devices/d1")).json()["settings"] == []
+    await client.put("/devices/d1/settings/mode", json={"value": 1})
+    assert (await client.delete("/devices/d1/settings/mode")).is_success
+    check_problem(await client.delete("/devices/d1/settings/mode"), 404, "nothing is wished")

@@ -119,7 +119,7 @@ async def test_a_release_needs_its_artifacts_and_never_changes(client: httpx.Asy
 @pytest.mark.parametrize(
     ("manifest", "status", "words"),
     [
-        ({}, 422, "component: Field required"),
+        ({}, 422, "component: is missing"),
         (manifest_of() | {"version": "not a version"}, 422, "version"),
         (manifest_of() | {"surprise": 1}, 422, "surprise"),
         (manifest_of(length=5), 422, r"has 15000 bytes, and the manifest says 5"),

@@ -365,7 +365,7 @@ def test_a_wrong_release_is_refused_before_anything_is_sent(
     code, out, err = run(capsys, "release", "build", "--unsigned", str(tree))
     assert (code, out) == (Exit.BAD_RELEASE, "")
     assert err.startswith(f"fieldfare: {tree / 'release.toml'}: ")
-    assert "version: Field required" in err
+    assert "version: is missing" in err
     assert hub.asked == []
 
 
@@ -457,3 +457,30 @@ def test_waiting_for_a_deployment_to_nobody_is_no_success(
 
     assert main(["deploy", "lamp@1.0.0", "--group", "nobody", "--wait"]) == Exit.NOT_ALL_RUN
     assert "deployed to nobody" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["device", ""],
+        ["device", "a/b"],
+        ["device", "../x"],
+        ["forget", "D1"],
+        ["deployment", "show", ""],
+        ["deployment", "cancel", "a/../b"],
+        ["deploy", "lamp@1.0.0", "--device", ""],
+        ["deploy", "lamp@1.0.0", "--group", ""],
+        ["set", "", "mode", "1"],
+        ["set", "--group", "", "mode", "1"],
+        ["unset", "d4", ""],
+        ["status", "--hub", "http://127.0.0.1:1/api/v1"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_is_none_is_said_to_be_none_before_anybody_is_asked(
+    hub: CannedHub, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main(words) == Exit.USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot name a" in line or "leave out" in line
+    assert hub.asked == []

@@ -18,14 +18,16 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 DETACH = f"import subprocess; subprocess.Popen({SLEEP!r}, start_new_session=True)"
 with Ground(keep=sys.argv[1] == "keep") as ground:
     ground.program("plain", SLEEP, {}).start()
-    ground.program("detached", [sys.executable, "-c", DETACH], {}).start()
+    detached = ground.program("detached", [sys.executable, "-c", DETACH], {})
+    detached.start()
     killed = ground.program("killed", SLEEP, {})
     killed.start()
     killed.kill()
     assert not killed.is_running() and killed.pid is None
-    while len(descendants()) != 3:  # its warden among them
+    # What was detached is there when its parent is gone; the ground's warden is among them.
+    while detached.is_running() or len(found := descendants()) != 3:
         time.sleep(0.01)
-    print(ground.folder, *descendants(), flush=True)
+    print(ground.folder, *found, flush=True)
 """
 
 
@@ -59,10 +61,11 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 DETACH = f"import subprocess; subprocess.Popen({SLEEP!r}, start_new_session=True)"
 with Ground() as ground:
     ground.program("plain", SLEEP, {}).start()
-    ground.program("detached", [sys.executable, "-c", DETACH], {}).start()
-    while len(descendants()) != 3:
+    detached = ground.program("detached", [sys.executable, "-c", DETACH], {})
+    detached.start()
+    while detached.is_running() or len(found := descendants()) != 3:
         time.sleep(0.01)
-    print(ground.folder, *descendants(), flush=True)
+    print(ground.folder, *found, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
