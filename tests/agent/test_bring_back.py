@@ -22,11 +22,6 @@ def published(blobs: Blobs) -> None:
         blobs.publish(*release)
 
 
-async def deployed(hub: SmallHub, deployment: str, manifest: Manifest) -> None:
-    hub.deploy(deployment, manifest)
-    await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages(deployment))
-
-
 def proven(hub: SmallHub, component: str = "lamp") -> tuple[str, bool, str] | None:
     running = hub.running(component)
     return None if running is None else (running.version, running.healthy, running.deployment)
@@ -52,15 +47,15 @@ async def test_a_device_restored_from_an_older_copy_of_its_disk_runs_what_it_ack
     device: Device, hub: SmallHub, tmp_path: Path, restored: tuple[str, ...]
 ) -> None:
     async with device.up():
-        await deployed(hub, "dold", OLD[0])
+        await hub.deployed("dold", OLD[0])
     copy(device, tmp_path / "copy")
     async with device.up():
-        await deployed(hub, "dnew", NEW[0])
+        await hub.deployed("dnew", NEW[0])
     acks = hub.acks("dnew")
 
     restore(device, tmp_path / "copy", *restored)
     async with device.up():
-        await deployed(hub, "dpump", PUMP[0])
+        await hub.deployed("dpump", PUMP[0])
         await hub.until(lambda: (proven(hub) or ("",))[0] == "2.0.0")
 
     assert device.runs() == "2.0.0"
@@ -72,8 +67,8 @@ async def test_a_release_switched_away_by_hand_is_reported_and_brought_back(
     device: Device, hub: SmallHub
 ) -> None:
     async with device.up():
-        await deployed(hub, "dold", OLD[0])
-        await deployed(hub, "dnew", NEW[0])
+        await hub.deployed("dold", OLD[0])
+        await hub.deployed("dnew", NEW[0])
     current = device.folder / "install" / "lamp" / "current"
     current.unlink()
     current.symlink_to(Path("releases") / OLD[0].digest().hex())
@@ -89,7 +84,7 @@ async def test_where_all_releases_are_gone_nothing_is_said_to_run_until_they_are
     device: Device, hub: SmallHub, blobs: Blobs
 ) -> None:
     async with device.up():
-        await deployed(hub, "dnew", NEW[0])
+        await hub.deployed("dnew", NEW[0])
     shutil.rmtree(device.folder / "install")
     kept, blobs.contents = blobs.contents, {}
 
@@ -108,8 +103,8 @@ async def test_what_cannot_be_brought_back_is_tried_once_and_not_in_a_loop(
     device: Device, hub: SmallHub, blobs: Blobs
 ) -> None:
     async with device.up():
-        await deployed(hub, "dold", OLD[0])
-        await deployed(hub, "dnew", NEW[0])
+        await hub.deployed("dold", OLD[0])
+        await hub.deployed("dnew", NEW[0])
     (device.folder / "install" / "lamp" / "current").unlink()
     (device.folder / "install" / "lamp" / "previous").rename(
         device.folder / "install" / "lamp" / "current"
@@ -121,7 +116,7 @@ async def test_what_cannot_be_brought_back_is_tried_once_and_not_in_a_loop(
         async with device.up():
             while requests_for(blobs, NEW[0]) == asked:
                 await asyncio.sleep(0.01)
-            await deployed(hub, f"dpump{number}", PUMP[0])
+            await hub.deployed(f"dpump{number}", PUMP[0])
 
     assert requests_for(blobs, NEW[0]) == asked + 1
     assert device.runs() == "1.0.0"
@@ -138,8 +133,8 @@ async def test_a_release_that_is_brought_back_and_fails_its_trial_is_left_to_a_p
     moody = manifest.model_copy(update={"health": health})
     blobs.publish(moody, tree)
     async with device.up():
-        await deployed(hub, "dold", OLD[0])
-        await deployed(hub, "dmoody", moody)
+        await hub.deployed("dold", OLD[0])
+        await hub.deployed("dmoody", moody)
     current = device.folder / "install" / "lamp" / "current"
     current.unlink()
     current.symlink_to(Path("releases") / OLD[0].digest().hex())
@@ -150,7 +145,7 @@ async def test_a_release_that_is_brought_back_and_fails_its_trial_is_left_to_a_p
         async with device.up():
             while requests_for(blobs, moody) == asked:
                 await asyncio.sleep(0.01)
-            await deployed(hub, f"dpump{number}", PUMP[0])
+            await hub.deployed(f"dpump{number}", PUMP[0])
 
     assert requests_for(blobs, moody) == asked + 1
     assert device.runs() == "1.0.0"
@@ -161,12 +156,12 @@ async def test_cancelling_what_was_acknowledged_brings_no_earlier_release_back(
     device: Device, hub: SmallHub
 ) -> None:
     async with device.up():
-        await deployed(hub, "dold", OLD[0])
-        await deployed(hub, "dnew", NEW[0])
+        await hub.deployed("dold", OLD[0])
+        await hub.deployed("dnew", NEW[0])
         hub.deploy("dnew", NEW[0], cancelled=True, order=2)
-        await deployed(hub, "dpump", PUMP[0])
+        await hub.deployed("dpump", PUMP[0])
     async with device.up():
-        await deployed(hub, "dpump2", PUMP[0])
+        await hub.deployed("dpump2", PUMP[0])
 
     assert device.runs() == "2.0.0"
 
@@ -182,11 +177,11 @@ async def test_a_running_release_that_is_unwell_is_restarted_when_it_is_deployed
     moody = manifest.model_copy(update={"health": health, "restart": cured})
     blobs.publish(moody, tree)
     async with device.up():
-        await deployed(hub, "dold", OLD[0])
-        await deployed(hub, "dmoody", moody)
+        await hub.deployed("dold", OLD[0])
+        await hub.deployed("dmoody", moody)
         mood.write_text("bad")
         hub.deploy("dworse", moody)
-        await hub.until(lambda: Stage.FAILED in hub.stages("dworse"))
+        await hub.reached("dworse", Stage.FAILED)
 
         assert device.runs() == "3.0.0"
         assert proven(hub) == ("3.0.0", False, "dmoody")
@@ -196,7 +191,7 @@ async def test_a_running_release_that_is_unwell_is_restarted_when_it_is_deployed
         assert "stays" in failed.detail
 
         (device.folder / "cure").touch()
-        await deployed(hub, "dbetter", moody)
+        await hub.deployed("dbetter", moody)
 
     assert hub.stages("dbetter")[-1] is Stage.ACKNOWLEDGED
     assert proven(hub) == ("3.0.0", True, "dbetter")

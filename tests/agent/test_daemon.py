@@ -29,8 +29,7 @@ async def test_a_device_that_lost_its_database_takes_back_what_it_said_and_insta
     manifest, tree = lamp("1.0.0")
     blobs.publish(manifest, tree)
     async with device.up():
-        hub.deploy("dfirst", manifest, group=True)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+        await hub.deployed("dfirst", manifest, group=True)
         await device.ask(op="set", key="mode", value="eco")
         await hub.until(lambda: "c/mode" in hub.values())
     acks, fetched = hub.acks("dfirst"), len(blobs.requests)
@@ -71,13 +70,12 @@ async def test_a_hub_that_lost_everything_is_told_everything_again(
     manifest, tree = lamp("1.0.0")
     blobs.publish(manifest, tree)
     async with device.up():
-        hub.deploy("dfirst", manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+        await hub.deployed("dfirst", manifest)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(daemon, "REOPEN_SPREAD_S", 0.01)
             hub.held = None
             hub.say_born(run="another run")
-            await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+            await hub.reached("dfirst")
 
     assert hub.stages("dfirst") == ALL_STAGES
 
@@ -91,7 +89,7 @@ async def test_the_device_hears_other_messages_while_it_waits_to_greet_a_new_hub
             patch.setattr(daemon, "REOPEN_SPREAD_S", 3600.0)
             hub.say_born(run="another run")
             hub.deploy("dfirst", lamp("1.0.0")[0])
-            await hub.until(lambda: Stage.DELIVERED in hub.stages("dfirst"))
+            await hub.reached("dfirst", Stage.DELIVERED)
 
 
 async def test_a_setting_wished_for_and_one_set_apart_are_a_conflict_that_the_hub_sees(
@@ -130,8 +128,7 @@ async def test_a_wish_with_the_largest_clock_of_all_stops_nothing(
         hub.wish("mode", "full", clock=2**63 - 1)
         await device.ask(op="set", key="mode", value="eco")
         await hub.until(lambda: "c/mode" in hub.values())
-        hub.deploy("dfirst", manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+        await hub.deployed("dfirst", manifest)
         assert (await device.ask(op="set", key="mode", value="off"))["ok"]
 
 
@@ -235,8 +232,7 @@ async def test_rubbish_in_the_hub_s_name_is_counted_and_changes_nothing(
     manifest, tree = lamp("1.0.0")
     blobs.publish(manifest, tree)
     async with device.up():
-        hub.deploy("dfirst", manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+        await hub.deployed("dfirst", manifest)
         held = hub.held
         for topic in (topics.down_topic(DEVICE), topics.group_topic("all"), topics.HUB_PRESENCE):
             for payload in (b"", b"\xc1", b"{}", b"[" * 5000, os.urandom(300), b"\x95\x01"):
@@ -244,8 +240,7 @@ async def test_rubbish_in_the_hub_s_name_is_counted_and_changes_nothing(
         hub.say(Full(f"dev/{DEVICE}", 9, b"\0\0", []), Diff("dev", 1, b"\x01" * 40, b"abcd"))
         hub.say(Full("des/other", 9, b"\0\0", []))
         hub.say(Full("des", 1, bytes.fromhex("0102630000ffffffff0f0a0100"), []))
-        hub.deploy("dlater", manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dlater"))
+        await hub.deployed("dlater", manifest)
         status = await device.ask(op="status")
 
     assert held is not None

@@ -19,8 +19,7 @@ async def test_a_release_is_installed_and_every_stage_is_acknowledged_in_order(
     manifest, tree = lamp("1.0.0")
     blobs.publish(manifest, tree)
     async with device.up():
-        hub.deploy("dfirst", manifest, group=group)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+        await hub.deployed("dfirst", manifest, group=group)
 
     assert hub.stages("dfirst") == ALL_STAGES
     assert device.runs() == "1.0.0"
@@ -38,10 +37,9 @@ async def test_a_release_that_fails_its_trial_is_rolled_back_and_the_old_one_is_
     blobs.publish(*good)
     blobs.publish(*bad)
     async with device.up():
-        hub.deploy("dgood", good[0])
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dgood"))
+        await hub.deployed("dgood", good[0])
         hub.deploy("dbad", bad[0])
-        await hub.until(lambda: Stage.ROLLED_BACK in hub.stages("dbad"))
+        await hub.reached("dbad", Stage.ROLLED_BACK)
 
     assert hub.stages("dbad") == [
         Stage.DELIVERED,
@@ -63,7 +61,7 @@ async def test_a_first_release_that_fails_its_trial_leaves_nothing_running(
     blobs.publish(*bad)
     async with device.up():
         hub.deploy("dbad", bad[0])
-        await hub.until(lambda: Stage.ROLLED_BACK in hub.stages("dbad"))
+        await hub.reached("dbad", Stage.ROLLED_BACK)
 
     assert device.runs() is None
     running = hub.running("lamp")
@@ -79,10 +77,9 @@ async def test_a_restart_command_that_fails_leads_back(
     blobs.publish(*good)
     blobs.publish(*bad)
     async with device.up():
-        hub.deploy("dgood", good[0])
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dgood"))
+        await hub.deployed("dgood", good[0])
         hub.deploy("dbad", bad[0])
-        await hub.until(lambda: Stage.ROLLED_BACK in hub.stages("dbad"))
+        await hub.reached("dbad", Stage.ROLLED_BACK)
 
     assert "no power" in hub.acks("dbad")["dbad/B"].detail
     assert device.runs() == "1.0.0"
@@ -102,7 +99,7 @@ async def test_a_release_that_does_not_fit_is_given_up_before_its_artifacts_are_
     blobs.publish(manifest, tree)
     async with device.up():
         hub.deploy("dfirst", manifest)
-        await hub.until(lambda: Stage.FAILED in hub.stages("dfirst"))
+        await hub.reached("dfirst", Stage.FAILED)
 
     assert hub.acks("dfirst")["dfirst/F"].reason == reason
     assert [digest for digest, _ in blobs.requests] == [manifest.digest().hex()]
@@ -115,7 +112,7 @@ async def test_a_release_whose_files_the_hub_lost_is_given_up(
     blobs.publish(manifest)
     async with device.up():
         hub.deploy("dfirst", manifest)
-        await hub.until(lambda: Stage.FAILED in hub.stages("dfirst"))
+        await hub.reached("dfirst", Stage.FAILED)
 
     assert hub.acks("dfirst")["dfirst/F"].reason == "not_found"
 
@@ -167,7 +164,7 @@ async def test_a_download_waits_for_the_hub_to_come_within_reach(
     blobs.publish(manifest, tree)
     device.hub_url = blobs.url
     async with device.up():
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+        await hub.reached("dfirst")
 
     assert hub.stages("dfirst") == ALL_STAGES
 
@@ -178,8 +175,7 @@ async def test_a_start_proves_what_is_installed_anew(
     manifest, tree = lamp("1.0.0")
     blobs.publish(manifest, tree)
     async with device.up():
-        hub.deploy("dfirst", manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+        await hub.deployed("dfirst", manifest)
     before = hub.running("lamp")
     assert before is not None
     (device.folder / "install" / "lamp" / "current" / "VERSION").write_text("spoilt\n")
@@ -198,11 +194,9 @@ async def test_the_same_release_deployed_again_is_acknowledged_without_being_ins
     manifest, tree = lamp("1.0.0")
     blobs.publish(manifest, tree)
     async with device.up():
-        hub.deploy("dfirst", manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dfirst"))
+        await hub.deployed("dfirst", manifest)
         fetched = len(blobs.requests)
-        hub.deploy("dagain", manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dagain"))
+        await hub.deployed("dagain", manifest)
 
     assert hub.stages("dagain") == [Stage.DELIVERED, Stage.HEALTHY, Stage.ACKNOWLEDGED]
     assert hub.acks("dagain")["dagain/K"].reason == "already_running"
@@ -216,11 +210,10 @@ async def test_a_release_that_ran_before_the_agent_knew_it_is_gone_back_to_and_n
     blobs.publish(*good)
     blobs.publish(*bad)
     async with device.up():
-        hub.deploy("dgood", good[0])
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dgood"))
+        await hub.deployed("dgood", good[0])
         shutil.rmtree(device.folder / "state" / "manifests")
         hub.deploy("dbad", bad[0])
-        await hub.until(lambda: Stage.ROLLED_BACK in hub.stages("dbad"))
+        await hub.reached("dbad", Stage.ROLLED_BACK)
 
     assert device.runs() == "1.0.0"
     running = hub.running("lamp")
@@ -279,10 +272,10 @@ async def test_an_install_whose_deployment_vanished_while_the_device_was_off_is_
         await hub.until(lambda: hub.stages("dbegun") == [Stage.DELIVERED])
     hub.forget("dbegun")
     async with device.up():
-        await hub.until(lambda: Stage.CANCELLED in hub.stages("dbegun"))
+        await hub.reached("dbegun", Stage.CANCELLED)
     device.hub_url = url
     async with device.up():
         hub.deploy("dnext", lamp("1.0.0")[0])
-        await hub.until(lambda: Stage.FAILED in hub.stages("dnext"))
+        await hub.reached("dnext", Stage.FAILED)
 
     assert device.runs() is None

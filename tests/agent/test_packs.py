@@ -11,7 +11,6 @@ import pytest
 from firmware_hooks.tree import Tree, list_tree
 from hub.packing import make_pack
 from sync.manifest import Artifact, Health, Manifest
-from sync.stages import Stage
 from tests.agent.agents import ALL_STAGES, Device
 from tests.fakes.blobs import Blobs
 from tests.fakes.packs import lay
@@ -74,10 +73,8 @@ async def both(device: Device, hub: SmallHub, blobs: Blobs, one: Made, two: Made
     for made in (one, two):
         blobs.publish(made.manifest, made.tree)
     async with device.up(pack_wait_s=1.5):
-        hub.deploy("done", one.manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("done"))
-        hub.deploy("dtwo", two.manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dtwo"))
+        await hub.deployed("done", one.manifest)
+        await hub.deployed("dtwo", two.manifest)
     assert hub.stages("dtwo") == ALL_STAGES
     assert device.runs() == "2.0.0"
     assert list_tree(device.folder / "install/lamp/current") == two.list.text
@@ -113,8 +110,7 @@ async def test_a_pack_leads_on_from_a_release_that_came_as_a_pack(
     offer(blobs, two, three, pack_of(two, three))
 
     async with device.up():
-        hub.deploy("dthree", three.manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dthree"))
+        await hub.deployed("dthree", three.manifest)
 
     assert hub.acks("dthree")["dthree/V"].detail.startswith("pack from 2.0.0")
     assert device.runs() == "3.0.0"
@@ -180,12 +176,10 @@ async def test_a_tree_that_was_tampered_with_is_replaced_by_the_whole_release(
     for made in (one, two):
         blobs.publish(made.manifest, made.tree)
     async with device.up():
-        hub.deploy("done", one.manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("done"))
+        await hub.deployed("done", one.manifest)
         noise = device.folder / "install/lamp/current/noise"
         noise.write_bytes(bytes(len(NOISE)))
-        hub.deploy("dtwo", two.manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dtwo"))
+        await hub.deployed("dtwo", two.manifest)
 
     assert "'noise' is not what was installed" in hub.acks("dtwo")["dtwo/V"].detail
     assert list_tree(device.folder / "install/lamp/current") == two.list.text
@@ -196,8 +190,7 @@ async def test_a_first_release_comes_whole(
 ) -> None:
     blobs.publish(one.manifest, one.tree)
     async with device.up():
-        hub.deploy("done", one.manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("done"))
+        await hub.deployed("done", one.manifest)
 
     assert hub.acks("done")["done/V"].detail == "whole: no proven release runs to start from"
     assert sorted(each.name for each in (device.folder / "install/lamp/trees").iterdir()) == [
@@ -213,8 +206,7 @@ async def test_going_back_to_a_release_that_still_lies_here_fetches_nothing_of_i
     blobs.requests.clear()
 
     async with device.up():
-        hub.deploy("dback", one.manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dback"))
+        await hub.deployed("dback", one.manifest)
 
     assert hub.acks("dback")["dback/V"].detail == "it was here already"
     assert [digest for digest, _ in blobs.requests] == [one.address]

@@ -120,6 +120,15 @@ class SmallHub:
     def running(self, component: str) -> Running | None:
         return records.select(Running, names.VERSION, self.values()).get(component)
 
+    async def reached(self, deployment: str, stage: Stage = Stage.ACKNOWLEDGED) -> None:
+        """Wait until the device says that a deployment reached a stage."""
+        await self.until(lambda: stage in self.stages(deployment))
+
+    async def deployed(self, deployment: str, manifest: Manifest, *, group: bool = False) -> None:
+        """Deploy, and wait until the device has acknowledged it."""
+        self.deploy(deployment, manifest, group=group)
+        await self.reached(deployment)
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something that the device said makes `condition` true."""
         async with asyncio.timeout(PATIENCE_S):

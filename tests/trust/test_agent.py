@@ -54,7 +54,7 @@ def pinning(device: Device, workshop: Workshop) -> Any:
 
 
 async def end_of(hub: SmallHub, deployment: str) -> str:
-    await hub.until(lambda: Stage.FAILED in hub.stages(deployment))
+    await hub.reached(deployment, Stage.FAILED)
     return hub.acks(deployment)[f"{deployment}/F"].reason
 
 
@@ -65,8 +65,7 @@ async def test_01_a_signed_release_is_installed(
     blobs.publish(signed(workshop, manifest), tree)
     serve(blobs, workshop)
     async with pinning(device, workshop)():
-        hub.deploy("dsigned", manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dsigned"))
+        await hub.deployed("dsigned", manifest)
         status = await device.ask(op="status")
     assert hub.stages("dsigned") == ALL_STAGES
     assert device.runs() == "1.0.0"
@@ -150,8 +149,7 @@ async def test_14_rollback_and_freeze_are_told_to_the_hub(
     serve(blobs, workshop)
     hub.now_ms = (NOW_S + 200) * 1000
     async with pinning(device, workshop)():
-        hub.deploy("dsecond", second[0])
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dsecond"))
+        await hub.deployed("dsecond", second[0])
         blobs.contents["/api/v1/trust/metadata/timestamp.json"] = before["timestamp.json"]
         hub.deploy("dfirst", first[0])
         assert await end_of(hub, "dfirst") == Reason.ROLLBACK
@@ -223,10 +221,10 @@ async def test_08_a_waiting_install_goes_on_with_what_a_stick_has_brought(
     device.hub_url = NOWHERE
     async with pinning(device, workshop)():
         hub.deploy("doffline", manifest)
-        await hub.until(lambda: Stage.DELIVERED in hub.stages("doffline"))
+        await hub.reached("doffline", Stage.DELIVERED)
         code = await asyncio.to_thread(main, ["import", str(stick)])
         assert (code, capsys.readouterr().err) == (0, "")
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("doffline"))
+        await hub.reached("doffline")
     assert device.runs() == "1.0.0"
 
 
@@ -257,8 +255,7 @@ async def test_09_the_floor_is_kept_in_the_store(
     serve(blobs, workshop)
     hub.now_ms = (NOW_S + 5000) * 1000
     async with pinning(device, workshop)():
-        hub.deploy("dsigned", manifest)
-        await hub.until(lambda: Stage.ACKNOWLEDGED in hub.stages("dsigned"))
+        await hub.deployed("dsigned", manifest)
     async with await open_store(device.folder / "state") as store:
         assert await store.number("trust_floor_s") >= NOW_S + 5000
 
@@ -271,9 +268,9 @@ async def test_an_install_that_waits_for_the_verifier_can_be_withdrawn(
         device.hub_url = url
         async with pinning(device, workshop)():
             hub.deploy("dslow", manifest)
-            await hub.until(lambda: Stage.DELIVERED in hub.stages("dslow"))
+            await hub.reached("dslow", Stage.DELIVERED)
             hub.deploy("dslow", manifest, cancelled=True)
-            await hub.until(lambda: Stage.CANCELLED in hub.stages("dslow"))
+            await hub.reached("dslow", Stage.CANCELLED)
 
 
 # 6. Everything ends: over a real connection.
