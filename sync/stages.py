@@ -248,6 +248,7 @@ class Reason(StrEnum):
     MANIFEST_INVALID = "manifest_invalid"
     METADATA_INVALID = "metadata_invalid"
     MIX_AND_MATCH = "mix_and_match"
+    NO_ROOT = "no_root"
     NO_SPACE = "no_space"
     NOT_FOUND = "not_found"
     REQUIREMENT_UNMET = "requirement_unmet"
@@ -288,6 +289,7 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.METADATA_INVALID: "What was offered as signed metadata is none.",
         Reason.MIX_AND_MATCH: "Signed metadata of different moments was offered as one.",
         Reason.NOT_FOUND: "The hub no longer has a file that the release needs.",
+        Reason.NO_ROOT: "The device was never told whom to trust: no root is pinned on it.",
         Reason.NO_SPACE: "There is not enough room on the device.",
         Reason.REQUIREMENT_UNMET: "The device does not run what the release builds on.",
         Reason.ROLLBACK: "Older metadata was offered than the device has seen before.",

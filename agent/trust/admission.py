@@ -133,7 +133,7 @@ class Admission:
         """
         if self.pinned is None:
             if not self._settings.allow_unsigned:
-                raise InstallerError(Reason.UNSIGNED, NO_ROOT)
+                raise InstallerError(Reason.NO_ROOT, NO_ROOT)
             name = f"{component}@{version}"
             say(logger, "unsigned_release", level=logging.WARNING, release=name)
             return

@@ -167,7 +167,7 @@ async def test_a_device_without_a_root_installs_nothing_and_says_what_to_do(
     blobs.publish(manifest, tree)
     async with device.up(allow_unsigned=False):
         hub.deploy("dplain", manifest)
-        assert await end_of(hub, "dplain") == Reason.UNSIGNED
+        assert await end_of(hub, "dplain") == Reason.NO_ROOT
         status = await device.ask(op="status")
     assert "trust_root" in hub.acks("dplain")["dplain/F"].detail
     assert status["trust"]["signed"] is False

@@ -34,6 +34,7 @@ def test_guarantees_are_numbered_without_a_gap() -> None:
         Reason.SLOW,
         Reason.BELOW_THRESHOLD,
         Reason.UNSIGNED,
+        Reason.NO_ROOT,
     ],
 )
 def test_every_reason_of_a_refusal_is_on_the_page_and_tested(reason: Reason) -> None:
