@@ -22,6 +22,7 @@ STATE: Final = 4
 SOCKET: Final = 5
 NOT_RUNNING: Final = 6
 UNWRITTEN: Final = 10
+INTERRUPTED: Final = 130
 
 EXIT_CODES: Final = {
     OK: "done",
@@ -32,6 +33,7 @@ EXIT_CODES: Final = {
     SOCKET: "the socket for applications cannot be opened",
     NOT_RUNNING: "no agent answers on the socket",
     UNWRITTEN: "the answer cannot be written",
+    INTERRUPTED: "stopped by Ctrl-C",
 }
 
 COMMANDS: Final = {
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = int(options.act(options))
         print(end="", flush=True)  # sys.stdout is None where it was closed
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read this has read enough. Flushing at the end must not complain about it either.
         _write_no_more()
@@ -78,6 +80,19 @@ def _write_no_more() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _Version(argparse.Action):
+    """`--version`; looks it up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **more)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from agent.facts import AGENT_VERSION  # noqa: PLC0415 - as the docstring says
+
+        print(AGENT_VERSION)
+        parser.exit()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
     codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
@@ -86,6 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Installs releases on this device and reports what became of them.",
         epilog=f"Exit codes: {codes}.",
     )
+    parser.add_argument("--version", action=_Version, help="show the version and end")
     parser.add_argument("--settings", type=Path, metavar="FILE", help="settings file (TOML)")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+from hub.demo.ground import free_port
 
 BIN = Path(sys.executable).parent
 WAIT_MAX_S = 60.0
@@ -22,7 +23,7 @@ class Ground:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.http_port, self.broker_port = _free_port(), _free_port()
+        self.http_port, self.broker_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
         self._children: list[subprocess.Popen[bytes]] = []
         self.hub_pid = 0
@@ -112,10 +113,3 @@ def _get(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own loopback address
         body: bytes = answer.read()
         return body
-
-
-def _free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port

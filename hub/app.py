@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -64,11 +64,28 @@ BROKER_DIRECTORY: Final = "broker"
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+class Ready(NamedTuple):
+    """Where a hub that runs can be reached."""
+
+    url: str
+    broker_kind: str
+    broker_host: str
+    broker_port: int
+    state_dir: str
+
+    def line(self) -> str:
+        """Return the same as one line for people."""
+        return (
+            f"fieldfare hub is ready: {self.url}, {self.broker_kind} broker at "
+            f"{self.broker_host}:{self.broker_port}, state in {self.state_dir}"
+        )
+
+
 async def serve(
     settings: Settings,
     *,
     clock: Clock | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[Ready], None] | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Run the hub until SIGTERM, SIGINT or `stop`.
@@ -76,7 +93,7 @@ async def serve(
     Args:
         settings: What was chosen.
         clock: Where the time comes from; the machine's clocks if None.
-        say: Takes the one line that says where the hub can be reached; prints it if None.
+        say: Is told where the hub can be reached; that is printed as one line if None.
         stop: Ends the hub when set, as a signal does.
 
     Raises:
@@ -199,7 +216,7 @@ class _Hub:
     publisher: Publisher
     packs: Packs
     http: HttpServer
-    ready_line: str
+    ready: Ready
 
     @classmethod
     def build(
@@ -306,11 +323,16 @@ class _Hub:
                 connections_max_count=settings.http_connections_max_count,
                 stall_s=settings.http_stall_s,
             ),
-            ready_line=f"fieldfare hub is ready: http://{named}:{port}, {broker.kind} broker at "
-            f"{broker.host}:{broker.port}, state in {settings.state_dir}",
+            ready=Ready(
+                f"http://{named}:{port}",
+                broker.kind,
+                broker.host,
+                broker.port,
+                str(settings.state_dir),
+            ),
         )
 
-    async def run(self, stop: asyncio.Event, say: Callable[[str], None]) -> None:
+    async def run(self, stop: asyncio.Event, say: Callable[[Ready], None]) -> None:
         """Run every part until `stop`, then end them from the outside in."""
         async with asyncio.TaskGroup() as tasks:
             link = tasks.create_task(self.transport.run(), name="transport")
@@ -326,7 +348,7 @@ class _Hub:
             # What exists now lives as long as the hub; the collector need not walk it again.
             gc.collect()
             gc.freeze()
-            say(self.ready_line)
+            say(self.ready)
             await stop.wait()
             logger.info("stopping")
             self.http.stop()
@@ -369,5 +391,5 @@ def _births(identity: Identity) -> Callable[[], Birth]:
     return birth
 
 
-def _print(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the program's own words
+def _print(ready: Ready) -> None:
+    print(ready.line(), flush=True)  # noqa: T201 - the program's own words

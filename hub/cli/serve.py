@@ -14,6 +14,7 @@ import click
 from hub.cli.exits import CommandFailed, Exit
 
 if TYPE_CHECKING:
+    from hub.app import Ready
     from hub.settings import Settings
 
 P = ParamSpec("P")
@@ -67,12 +68,14 @@ def hub(file: Path | None, *, as_json: bool, **chosen: str | None) -> int:
     from hub.app import run  # noqa: PLC0415 - imports the web framework, half a second
 
     if as_json:
-        return _run_and_say(settings, lambda line: click.echo(json.dumps({"ready": line})))
+        return _run_and_say(
+            settings, lambda ready: click.echo(json.dumps({"ready": ready._asdict()}))
+        )
     return run(settings)
 
 
-def _run_and_say(settings: "Settings", say: Callable[[str], None]) -> int:
-    """Run the hub as `hub.app.run` does, and let `say` take the line that tells it is ready."""
+def _run_and_say(settings: "Settings", say: Callable[["Ready"], None]) -> int:
+    """Run the hub as `hub.app.run` does, and let `say` be told where it can be reached."""
     from hub.app import LOG_FORMAT, serve  # noqa: PLC0415 - as above
     from hub.errors import HubError  # noqa: PLC0415 - as above
 

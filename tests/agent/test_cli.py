@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from agent.__main__ import COMMANDS, EXIT_CODES, NOT_RUNNING, REFUSED, SETTINGS, STATE, USAGE, main
+from agent.facts import AGENT_VERSION
 from agent.lock import lock_state
 from agent.store import APPLICATION_ID, FILE
-from tests.system.brokers import free_port
+from hub.demo.ground import free_port
 
 READY_MAX_S = 30.0
 
@@ -292,3 +293,11 @@ async def test_two_agents_do_not_share_a_state_folder_whatever_their_sockets(
 
     assert done.returncode == STATE
     assert "another agent runs" in done.stderr
+
+
+def test_it_says_which_version_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"{AGENT_VERSION}\n"

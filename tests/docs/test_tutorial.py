@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.brokers import free_port
+from hub.demo.ground import free_port
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorial" / "first-release.md"

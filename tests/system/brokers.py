@@ -7,7 +7,6 @@ Use it with `async with running_broker(BrokerKind.MOSQUITTO, tmp_path) as broker
 import asyncio
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from hub.broker import accepts_mqtt
-from hub.broker_plan import LOOPBACK, BrokerKind, BrokerPlan, BrokerProblem, choose, find_candidates
+from hub.broker_plan import BrokerKind, BrokerPlan, BrokerProblem, choose, find_candidates
+from hub.demo.ground import free_port
 
 START_MAX_S = 30.0
 POLL_S = 0.02
@@ -33,14 +33,6 @@ def plan_or_skip(kind: BrokerKind) -> BrokerPlan:
         return choose(find_candidates(), prefer=kind)
     except BrokerProblem:
         pytest.skip(f"{kind.value} is not installed ({INSTALL[kind]})")
-
-
-def free_port() -> int:
-    """Return a TCP port on loopback that nobody has at this moment."""
-    with socket.socket() as trial:
-        trial.bind((LOOPBACK, 0))
-        port: int = trial.getsockname()[1]
-        return port
 
 
 class RealBroker:

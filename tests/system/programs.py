@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hub.demo.ground import free_port
 from sync.manifest import Artifact, Health, Manifest
-from tests.system.brokers import free_port
 
 BIN = Path(sys.executable).parent
 WAIT_MAX_S = 60.0

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,11 +15,11 @@ import httpx
 import psutil
 import pytest
 
+from hub.demo.ground import free_port
 from hub.errors import ExitCode
 from hub.store.database import DATABASE_FILE
 from tests.fakes.fleet import Fleet, fact
 from tests.fakes.hub_process import HubProcess
-from tests.system.brokers import free_port
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -184,3 +187,19 @@ async def test_a_full_disk_stops_nothing_and_is_over_when_there_is_room(tmp_path
             assert (await client.put("/devices/d1/settings/mode", json=wish)).status_code == 200
         assert list((tmp_path / "hub" / "blobs" / "incoming").iterdir()) == []
         assert await asyncio.to_thread(hub.end) == ExitCode.OK
+
+
+def test_to_a_program_it_says_in_fields_where_it_is(tmp_path: Path) -> None:
+    words = ["--json", "--state-dir", str(tmp_path / "hub"), "--http-port", "0"]
+    words += ["--broker-port", str(free_port())]
+    hub = subprocess.Popen([sys.executable, "-m", "hub.cli", "hub", *words], stdout=subprocess.PIPE)
+    assert hub.stdout is not None
+    with hub.stdout:
+        ready = json.loads(hub.stdout.readline())["ready"]
+        found = httpx.get(f"{ready['url']}/api/v1/hub").json()
+        hub.terminate()
+        assert hub.stdout.read() == b""
+
+    assert hub.wait() == ExitCode.OK
+    assert found["broker"]["port"] == ready["broker_port"]
+    assert ready["state_dir"] == str(tmp_path / "hub")

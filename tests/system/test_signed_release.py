@@ -9,7 +9,8 @@ import pytest
 from hub.broker_plan import BrokerKind
 from hub.cli import main
 from hub.cli.exits import Exit
-from tests.system.brokers import free_port, running_broker
+from hub.demo.ground import free_port
+from tests.system.brokers import running_broker
 from tests.system.programs import AgentProgram, HubProgram, until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
