@@ -473,6 +473,8 @@ def test_waiting_for_a_deployment_to_nobody_is_no_success(
         ["set", "", "mode", "1"],
         ["set", "--group", "", "mode", "1"],
         ["unset", "d4", ""],
+        ["deploy", "lamp@1.0.0", "--group", "All!"],
+        ["set", "--group", "all", "Mode!", "eco"],
         ["status", "--hub", "http://127.0.0.1:1/api/v1"],
     ],
     ids=" ".join,
