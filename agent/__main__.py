@@ -21,6 +21,9 @@ SETTINGS: Final = 3
 STATE: Final = 4
 SOCKET: Final = 5
 NOT_RUNNING: Final = 6
+IDENTITY: Final = 7
+NO_HUB: Final = 8
+STILL_WAITING: Final = 9
 UNWRITTEN: Final = 10
 INTERRUPTED: Final = 130
 
@@ -32,12 +35,16 @@ EXIT_CODES: Final = {
     STATE: "the state folder or database cannot be used",
     SOCKET: "the socket for applications cannot be opened",
     NOT_RUNNING: "no agent answers on the socket",
+    IDENTITY: "the device is not enrolled, or its identity cannot be used",
+    NO_HUB: "no hub answers",
+    STILL_WAITING: "nobody has decided about the enrolment yet",
     UNWRITTEN: "the answer cannot be written",
     INTERRUPTED: "stopped by Ctrl-C",
 }
 
 COMMANDS: Final = {
     "run": "Run the agent until it is stopped.",
+    "enroll": "Get an identity from the hub: with a claim token, or waiting for an operator.",
     "status": "Say how this device is: link, releases, what it is doing.",
     "list": "List the settings of applications on this device.",
     "get": "Show the value of a setting that counts.",
@@ -52,6 +59,7 @@ COMMANDS: Final = {
 SHELLS: Final = ("bash", "zsh", "fish")
 
 ANSWER_S: Final = 30.0
+WAIT_S: Final = 7 * 86_400.0
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
@@ -113,6 +121,18 @@ def make_parser() -> argparse.ArgumentParser:
         return sub
 
     command("run", _run)
+    enroll = command("enroll", _enroll)
+    enroll.add_argument("--hub", metavar="URL", help="https://host:port; the token names one too")
+    enroll.add_argument("--token", help="claim token, as `fieldfare enroll token` prints it")
+    enroll.add_argument("--token-file", type=Path, metavar="FILE", help="file that holds it")
+    enroll.add_argument("--fingerprint", metavar="HEX", help="SHA-256 of the hub's authority")
+    enroll.add_argument(
+        "--trust-first-contact", action="store_true", help="take whoever answers for the hub"
+    )
+    enroll.add_argument("--anew", action="store_true", help="make a new key, forget the old one")
+    enroll.add_argument(
+        "--wait-s", type=float, default=WAIT_S, metavar="SECONDS", help="longest wait (a week)"
+    )
     command("status", _ask("status"))
     command("list", _ask("list"))
     command("get", _ask("get")).add_argument("key")
@@ -142,6 +162,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from agent.clock import SystemClock  # noqa: PLC0415 - as above
     from agent.daemon import serve  # noqa: PLC0415 - as above
+    from agent.identity import NotEnrolled  # noqa: PLC0415 - as above
     from agent.local import LocalSocketError  # noqa: PLC0415 - as above
     from agent.log import start_log  # noqa: PLC0415 - as above
     from agent.store import StoreError  # noqa: PLC0415 - as above
@@ -154,8 +175,32 @@ def _run(options: argparse.Namespace) -> int:
         return _complain(str(error), STATE)
     except LocalSocketError as error:
         return _complain(str(error), SOCKET)
+    except NotEnrolled as error:
+        return _complain(str(error), IDENTITY)
     finally:
         logging.shutdown()
+    return OK
+
+
+def _enroll(options: argparse.Namespace) -> int:
+    from agent import enrolling  # noqa: PLC0415 - the cryptography, 9 MB
+
+    settings = _load(options)
+    wishes = enrolling.Wishes(
+        hub=options.hub,
+        token=options.token,
+        token_file=options.token_file,
+        fingerprint=options.fingerprint,
+        trust_first_contact=options.trust_first_contact,
+        anew=options.anew,
+        wait_s=options.wait_s,
+    )
+    try:
+        told = enrolling.enroll(settings, wishes, say=lambda line: print(line, file=sys.stderr))
+    except enrolling.Problem as problem:
+        codes = {"waiting": STILL_WAITING, "no_hub": NO_HUB, "state": STATE, "usage": USAGE}
+        return _complain(str(problem), codes.get(problem.kind, REFUSED))
+    _show(told, as_json=options.json)
     return OK
 
 

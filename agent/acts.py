@@ -16,6 +16,7 @@ from agent.clock import Clock
 from agent.documents import Documents
 from agent.fetch import Fetcher, FetchLimits
 from agent.health import Verdict
+from agent.identity import Identity
 from agent.install import Event
 from agent.journal import Journal
 from agent.log import say
@@ -49,8 +50,9 @@ class Acts:
         releases: Releases,
         report: Report,
         admission: Admission,
+        identity: Identity | None = None,
     ) -> None:
-        """Work with these."""
+        """Work with these, as `identity` towards the hub."""
         self._settings = settings
         self._documents = documents
         self._clock = clock
@@ -72,6 +74,7 @@ class Acts:
                 media_dirs=settings.media_dirs,
             ),
             imported=settings.state_dir / IMPORTED,
+            tls=identity.context if identity is not None else None,
         )
         self._packs = Packs(self._fetcher, wait_s=settings.pack_wait_s)
         self._proven = b""

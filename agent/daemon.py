@@ -18,11 +18,13 @@ from typing import Any, Final, Protocol
 from agent.clock import Clock
 from agent.documents import Documents
 from agent.facts import AGENT_VERSION, facts, news
+from agent.identity import Identity, NotEnrolled
 from agent.installer import InstallEngine
 from agent.local import LocalSocket
 from agent.lock import lock_state
 from agent.log import say
 from agent.notify import notify
+from agent.renewal import Renewal
 from agent.settings import Settings
 from agent.store import Store, StoreError, StoreFull, open_store
 from agent.values import Values
@@ -68,9 +70,14 @@ class Daemon:
     """One run of the agent."""
 
     def __init__(
-        self, settings: Settings, store: Store, clock: Clock, connect: Connect = MqttTransport
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        connect: Connect = MqttTransport,
+        identity: Identity | None = None,
     ) -> None:
-        """Connect the parts; `connect` makes the transport."""
+        """Connect the parts; `connect` makes the transport, `identity` says who this device is."""
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -86,6 +93,7 @@ class Daemon:
                 client_id=settings.device,
                 host=settings.broker_host,
                 port=settings.broker_port,
+                tls=identity.context if identity is not None and settings.broker_tls else None,
                 version=settings.mqtt_version,
                 keepalive_s=settings.keepalive_s,
                 reconnect_max_s=settings.reconnect_max_s,
@@ -94,7 +102,12 @@ class Daemon:
             presence=Presence(topics.presence_topic(settings.device), self._birth),
         )
         self._values = Values(self._documents, on_written=self._on_written)
-        self._engine = InstallEngine(settings, store, self._documents, clock)
+        self._engine = InstallEngine(settings, store, self._documents, clock, identity)
+        self._renewal: Renewal | None = None
+        if identity is not None:
+            self._renewal = Renewal(
+                identity, settings.hub_url, clock, lambda: self._transport.connected
+            )
         self._work = Work(settings, self._documents, self._engine, on_written=self._on_written)
         self._local = LocalSocket(
             settings.socket_path,
@@ -140,6 +153,8 @@ class Daemon:
             tasks.create_task(self._compare(), name="compare")
             tasks.create_task(self._catch_up(), name="catch up")
             tasks.create_task(self._work.run(), name="work")
+            if self._renewal is not None:
+                tasks.create_task(self._renewal.run(), name="renewal")
 
     def _ready(self) -> None:
         notify("READY=1\nSTATUS=running")
@@ -332,6 +347,7 @@ async def serve(settings: Settings, clock: Clock, connect: Connect = MqttTranspo
     Raises:
         StoreError: The state folder or database cannot be used.
         LocalSocketError: The socket for applications cannot be opened.
+        NotEnrolled: `broker_tls` is set, and there is no identity.
     """
     running = asyncio.ensure_future(_live(settings, clock, connect))
 
@@ -352,13 +368,24 @@ async def serve(settings: Settings, clock: Clock, connect: Connect = MqttTranspo
 
 async def _live(settings: Settings, clock: Clock, connect: Connect) -> None:
     with lock_state(settings.state_dir):
+        identity = _identity(settings)
         while True:
             try:
                 async with await open_store(settings.state_dir) as store:
-                    await Daemon(settings, store, clock, connect).run()
+                    await Daemon(settings, store, clock, connect, identity).run()
             except StoreFull as error:
                 say(logger, "store_full", level=logging.ERROR, error=error, retry_s=RETRY_S)
                 await asyncio.sleep(RETRY_S)
+
+
+def _identity(settings: Settings) -> Identity | None:
+    """Return who this device is, None where nobody asks."""
+    if settings.broker_tls:
+        return Identity(settings.identity_dir)
+    if settings.hub_url.startswith("https:") and settings.identity_dir.is_dir():
+        with contextlib.suppress(NotEnrolled):  # a hub behind a proxy that anybody can reach
+            return Identity(settings.identity_dir)
+    return None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -6,6 +6,7 @@ Owns when an attempt is made, and when there is no use in another. An attempt it
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -34,11 +35,16 @@ class Fetcher:
         random: Random | None = None,
         *,
         imported: Path | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Fetch from `hub_url` into `folder`, unless the file lies in `imported`."""
+        """Fetch from `hub_url` into `folder`, unless the file lies in `imported`.
+
+        `tls` says how to speak HTTPS to the hub, and who this device is; None for what the system
+        trusts.
+        """
         self._folder = folder
         self._limits = limits
-        self._transfer = Transfer(hub_url, folder, limits, imported)
+        self._transfer = Transfer(hub_url, folder, limits, imported, tls)
         self._nudge = asyncio.Event()
         self._line: Line | None = None
         self._go_on: Callable[[], None] = lambda: None

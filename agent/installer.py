@@ -18,6 +18,7 @@ from agent.desired import Wish
 from agent.documents import Documents
 from agent.faults import failure_of
 from agent.fetch import FetchFailed
+from agent.identity import Identity
 from agent.install import DONE, UNTOUCHED, Event, State, after, exhausted
 from agent.journal import Journal, moved
 from agent.log import say
@@ -57,9 +58,14 @@ class InstallEngine:
     """Installs one release at a time."""
 
     def __init__(
-        self, settings: Settings, store: Store, documents: Documents, clock: Clock
+        self,
+        settings: Settings,
+        store: Store,
+        documents: Documents,
+        clock: Clock,
+        identity: Identity | None = None,
     ) -> None:
-        """Work with these; `load` must be called first."""
+        """Work with these, as `identity` towards the hub; `load` must be called first."""
         self._settings = settings
         self._store = store
         self._documents = documents
@@ -67,9 +73,17 @@ class InstallEngine:
         self._journals: dict[str, Journal] = {}
         self._releases = Releases(settings)
         self._report = Report(documents, clock)
-        self.admission = Admission(settings, store, clock, lambda: documents.hub_ms)
+        self.admission = Admission(
+            settings,
+            store,
+            clock,
+            lambda: documents.hub_ms,
+            identity=identity.folder if identity is not None else None,
+        )
         """Lets signed releases in."""
-        self._acts = Acts(settings, documents, clock, self._releases, self._report, self.admission)
+        self._acts = Acts(
+            settings, documents, clock, self._releases, self._report, self.admission, identity
+        )
         self.activity = "idle"
         """What is being done, for the status."""
 

@@ -74,6 +74,9 @@ class Settings(BaseModel):
         "127.0.0.1", min_length=1, description="Name or address of the MQTT broker."
     )
     broker_port: int = Field(18830, ge=1, le=65535, description="TCP port of the MQTT broker.")
+    broker_tls: bool = Field(
+        default=False, description="Reach the broker over TLS 1.3 with this device's certificate."
+    )
     mqtt_version: Literal["auto", "3.1.1", "5"] = Field(
         "auto", description="MQTT version; `auto` tries 5 first and falls back."
     )
@@ -251,11 +254,20 @@ class Settings(BaseModel):
             )
         if self.retry_first_s > self.retry_longest_s:
             raise ValueError("retry_first_s must not be longer than retry_longest_s")
+        if self.broker_tls and not self.hub_url.startswith("https:"):
+            raise ValueError(
+                "broker_tls needs a hub_url with https://, where the certificate is renewed"
+            )
         told = {"labels": self.labels, "groups": list(self.groups)}
         for name, value in told.items():
             if len(json.dumps(value)) > TOLD_CHARACTERS_MAX:
                 raise ValueError(f"{name} must fit {TOLD_CHARACTERS_MAX} characters together")
         return self
+
+    @property
+    def identity_dir(self) -> Path:
+        """Where the key and certificate of this device lie."""
+        return self.state_dir / "identity"
 
     @property
     def socket_path(self) -> Path:

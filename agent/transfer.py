@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import ssl
 from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
@@ -52,12 +53,20 @@ class Transfer:
     """Attempts, one at a time, to fill one folder."""
 
     def __init__(
-        self, hub_url: str, folder: Path, limits: FetchLimits, imported: Path | None = None
+        self,
+        hub_url: str,
+        folder: Path,
+        limits: FetchLimits,
+        imported: Path | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Fetch from `hub_url`, and from what `limits` names before it, into `folder`.
 
-        A file in `imported` is taken from there, and away from there.
+        A file in `imported` is taken from there, and away from there. `tls` is for the hub alone:
+        nobody else is shown who this device is, nor trusted by the hub's authority.
         """
+        self._tls = tls
+        self._hub_origin = _origin(hub_url)
         self._imported = imported
         self.hub_url = hub_url
         self._folder = folder
@@ -253,8 +262,13 @@ class Transfer:
         from http.client import HTTPConnection, HTTPSConnection  # noqa: PLC0415
 
         address = urlsplit(url)
-        kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
-        connection = kind(address.hostname or "", address.port, timeout=self._limits.stall_s)
+        host, stall_s = address.hostname or "", self._limits.stall_s
+        tls = self._tls if _origin(url) == self._hub_origin else None
+        connection = (
+            HTTPSConnection(host, address.port, timeout=stall_s, context=tls)
+            if address.scheme == "https"
+            else HTTPConnection(host, address.port, timeout=stall_s)
+        )
         connection.connect()
         return connection
 
@@ -333,6 +347,13 @@ def _start_of(answer: "HTTPResponse", part: Path, have_bytes: int) -> int:
     if answer.status in NOT_NOW:
         reason = Reason.UNREACHABLE
     raise FetchFailed(reason, f"the hub answered {answer.status}", final=not_there)
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """Return what must be the same for a place to be the same place."""
+    address = urlsplit(url)
+    port = address.port or {"http": 80, "https": 443}.get(address.scheme)
+    return address.scheme, address.hostname or "", port
 
 
 def _followed(url: str, location: str) -> str:

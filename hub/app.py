@@ -22,6 +22,7 @@ import msgspec
 
 from hub.admission import Admission
 from hub.api.app import build_api
+from hub.api.device_app import build_device_api
 from hub.api.status import Status
 from hub.artifacts import Artifacts
 from hub.broker import EmbeddedBroker
@@ -35,6 +36,8 @@ from hub.errors import BrokerUnusable, ExitCode, HubError, StateDirUnusable, Sto
 from hub.flood import Flood
 from hub.groups import Groups
 from hub.http import HttpServer, bind
+from hub.https import HttpsServer
+from hub.identity.office import Office, open_office
 from hub.ingest import Ingest
 from hub.mailroom import Mailroom
 from hub.mending import Mender
@@ -46,6 +49,8 @@ from hub.settings import Settings
 from hub.shown import ShownFormatter
 from hub.start import Identity, begin
 from hub.store.database import Database, open_database
+from hub.trust.desk import TrustDesk
+from hub.trust.online import OnlineKeys
 from hub.watch import Watch
 from sync.topics import EVERY_PRESENCE, EVERY_UP, HUB_PRESENCE
 from sync.transport.mqtt import MqttTransport
@@ -72,11 +77,14 @@ class Ready(NamedTuple):
     broker_host: str
     broker_port: int
     state_dir: str
+    devices_url: str
+    """Where devices enrol and fetch, over HTTPS; empty if there is no such place."""
 
     def line(self) -> str:
         """Return the same as one line for people."""
+        devices = f" (devices: {self.devices_url})" if self.devices_url else ""
         return (
-            f"fieldfare hub is ready: {self.url}, {self.broker_kind} broker at "
+            f"fieldfare hub is ready: {self.url}{devices}, {self.broker_kind} broker at "
             f"{self.broker_host}:{self.broker_port}, state in {self.state_dir}"
         )
 
@@ -109,9 +117,19 @@ async def serve(
         identity = database.transact(lambda db: begin(db, clock.now_ms()))
         desired = mender.desired = DesiredDocuments(identity.client_id)
         begun = _Begun(database, artifacts, identity, desired, mender)
-        with contextlib.closing(bind(settings.http_host, settings.http_port)) as listening:
+        office = open_office(settings, database, clock.now_ms())
+        with contextlib.ExitStack() as sockets:
+            listening = sockets.enter_context(
+                contextlib.closing(bind(settings.http_host, settings.http_port))
+            )
+            secure = None
+            if settings.https_port is not None:
+                secure = sockets.enter_context(
+                    contextlib.closing(bind(settings.https_host, settings.https_port))
+                )
             async with _broker(settings) as broker, _signals(stop):
-                hub = _Hub.build(settings, clock, begun, broker, listening)
+                front = _Front(listening, secure, office)
+                hub = _Hub.build(settings, clock, begun, broker, front)
                 await hub.run(stop, say or _print)
     except StorageUnusable as error:
         raise StateDirUnusable(str(error)) from None
@@ -152,6 +170,15 @@ class _Broker:
     host: str
     port: int
     child: EmbeddedBroker | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Front:
+    """Where requests come in, and what TLS rests on."""
+
+    listening: socket.socket
+    secure: socket.socket | None
+    office: Office | None
 
 
 @contextlib.asynccontextmanager
@@ -216,6 +243,7 @@ class _Hub:
     publisher: Publisher
     packs: Packs
     http: HttpServer
+    https: HttpServer | None
     ready: Ready
 
     @classmethod
@@ -225,7 +253,7 @@ class _Hub:
         clock: Clock,
         begun: "_Begun",
         broker: _Broker,
-        listening: socket.socket,
+        front: _Front,
     ) -> "_Hub":
         database, identity, desired = begun.database, begun.identity, begun.desired
         offences = Offences()
@@ -249,8 +277,9 @@ class _Hub:
                 per_hour_max_count=settings.new_devices_per_hour_max_count,
             ),
         )
+        ingest.enrolled_only = settings.broker_tls
         transport = MqttTransport(
-            _link(settings, broker),
+            _link(settings, broker, front.office),
             subscriptions=(Subscription(EVERY_UP), Subscription(EVERY_PRESENCE)),
             presence=Presence(HUB_PRESENCE, _births(identity)),
         )
@@ -301,7 +330,21 @@ class _Hub:
                 **{f"mqtt_{name}": count for name, count in transport.counters.as_dict().items()},
             }
 
-        host, port = listening.getsockname()[:2]
+        host, port = front.listening.getsockname()[:2]
+        trust_desk = TrustDesk(database, clock, OnlineKeys(settings.state_dir))
+        desk, https, devices_url = None, None, ""
+        if front.office is not None and front.secure is not None:
+            secure_port = front.secure.getsockname()[1]
+            secure_address = f"{_in_url(settings.https_names[0])}:{secure_port}"
+            devices_url = f"https://{secure_address}"
+            desk = front.office.desk(database, clock, secure_address)
+            https = HttpsServer(
+                build_device_api(operations, trust_desk, desk),
+                front.secure,
+                front.office.for_devices,
+                connections_max_count=settings.http_connections_max_count,
+                stall_s=settings.http_stall_s,
+            )
         status = Status(
             run=identity.run.hex(),
             broker_kind=broker.kind,
@@ -311,24 +354,25 @@ class _Hub:
             is_connected=lambda: transport.connected,
             counters=counters,
         )
-        named = f"[{host}]" if ":" in host else host
         return cls(
             transport=transport,
             mailroom=mailroom,
             publisher=publisher,
             packs=packs,
             http=HttpServer(
-                build_api(operations, status),
-                listening,
+                build_api(operations, status, trust_desk, desk),
+                front.listening,
                 connections_max_count=settings.http_connections_max_count,
                 stall_s=settings.http_stall_s,
             ),
+            https=https,
             ready=Ready(
-                f"http://{named}:{port}",
+                f"http://{_in_url(host)}:{port}",
                 broker.kind,
                 broker.host,
                 broker.port,
                 str(settings.state_dir),
+                devices_url,
             ),
         )
 
@@ -344,6 +388,9 @@ class _Hub:
                 tasks.create_task(self.mailroom.run(), name="mailroom"),
                 link,
             ]
+            if self.https is not None:
+                outward = tasks.create_task(self.https.run(), name="https")
+                await self.https.started()
             await self.http.started()
             # What exists now lives as long as the hub; the collector need not walk it again.
             gc.collect()
@@ -352,13 +399,20 @@ class _Hub:
             await stop.wait()
             logger.info("stopping")
             self.http.stop()
+            if self.https is not None:
+                self.https.stop()
+                await asyncio.wait([outward])
             await asyncio.wait([inward[0]])
             for task in inward[1:]:
                 task.cancel()
                 await asyncio.wait([task])
 
 
-def _link(settings: Settings, broker: _Broker) -> Link:
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _link(settings: Settings, broker: _Broker, office: Office | None) -> Link:
     own = broker.child is not None
     password = settings.broker_password
     return Link(
@@ -367,6 +421,7 @@ def _link(settings: Settings, broker: _Broker) -> Link:
         port=broker.port,
         username=None if own else settings.broker_username,
         password=None if own or password is None else password.get_secret_value(),
+        tls=office.to_broker if office is not None and settings.broker_tls else None,
         version=settings.mqtt_version,
         keepalive_s=KEEPALIVE_S,
         reconnect_max_s=RECONNECT_MAX_S,

@@ -270,6 +270,10 @@ class HubClient:
         """Take a wish back."""
         self._request("DELETE", _setting(about, key, is_group=is_group))
 
+    def change(self, method: str, path: str, wish: object = None) -> Any:
+        """Make a request below `/api/v1` that changes something; return the answer as JSON."""
+        return self._json(method, path, wish)
+
     # Requests.
 
     def _ask(self, kind: type[A], method: str, path: str, wish: object = None) -> A:

@@ -21,6 +21,7 @@ class ExitCode(IntEnum):
     DAMAGED_DATABASE = 7
     PORT = 8
     BROKER = 9
+    IDENTITY = 18
 
 
 class HubError(Exception):
@@ -74,6 +75,12 @@ class BrokerUnusable(HubError):
     exit_code = ExitCode.BROKER
 
 
+class DamagedIdentity(HubError):
+    """The files of the hub's certificate authority are damaged; they were not touched."""
+
+    exit_code = ExitCode.IDENTITY
+
+
 class Refusal(Exception):
     """A request that cannot be granted. Whoever asked is to blame; nothing was changed.
 
@@ -82,6 +89,20 @@ class Refusal(Exception):
 
     status = 400
     title = "The request makes no sense"
+
+
+class Forbidden(Refusal):
+    """Whoever asks may not, and can know why."""
+
+    status = 403
+    title = "This is not allowed"
+
+
+class TooMany(Refusal):
+    """It is asked too often; the same request may be granted later."""
+
+    status = 429
+    title = "This is asked too often"
 
 
 class NotFound(Refusal):

@@ -21,7 +21,9 @@ from hub.correspondence import Correspondence, Speaker
 from hub.entries import Entries, Source
 from hub.flood import BYTES_PER_TOKEN, HELD_BYTES_PER_TOKEN, Flood
 from hub.offences import Offence, Offences
+from hub.presence import BadPresence, parse_presence
 from hub.store import devices, documents
+from hub.store import identity as identity_store
 from hub.store import presence as presence_store
 from hub.store.database import Connection
 from hub.store.presence import Known
@@ -121,6 +123,8 @@ class Ingest:
         self._correspondence = correspondence
         self._anchors = Anchors()
         self._admission = admission
+        self.enrolled_only = False
+        """Whether to listen only to devices whose identity counts."""
         self._clones = Clones()
         self._topic = lru_cache(TOPICS_REMEMBERED)(_parse_topic)
 
@@ -152,6 +156,8 @@ class Ingest:
         self._flood.forget(now.mono_s)
         mail, presences = self._sort(deliveries, now)
         outcome = Outcome()
+        if self.enrolled_only:
+            presences = self._turn_away(connection, mail, presences, now)
         if mail:
             self._take_mail(connection, mail, now, outcome)
         if presences:
@@ -203,6 +209,33 @@ class Ingest:
         self.counters.frame_count += frame_count
         self.counters.message_count += message_count
         return mail, presences
+
+    def _turn_away(
+        self,
+        connection: Connection,
+        mail: dict[str, list[Frame]],
+        presences: list[tuple[str, bytes]],
+        now: Now,
+    ) -> list[tuple[str, bytes]]:
+        """Drop what comes from names without an identity; return the presences that are left.
+
+        The broker has checked who they are, if its configuration is ours. This is the second lock:
+        for a broker that was set up otherwise, and for the time until it knows of a revocation.
+        The end of a connection is heard all the same, or a revoked device would count as connected
+        for ever.
+        """
+        named = {*mail, *(device for device, _ in presences)}
+        strangers = named - identity_store.live_of(connection, named)
+        detail = "is not enrolled, or was revoked"
+        for device in strangers:
+            self._offences.add(device, Offence.NOT_ENROLLED, detail, now.mono_s)
+            self.counters.dropped_count += len(mail.pop(device, ()))
+        known = devices.registered_of(connection, strangers) if strangers else set()
+        return [
+            (device, payload)
+            for device, payload in presences
+            if device not in strangers or (device in known and _is_death(payload))
+        ]
 
     # ------------------------------------------------------------------------------ frames
     def _take_mail(
@@ -360,6 +393,14 @@ class Ingest:
         devices.save_offences(
             connection, self._offences.take(registered, now.ms, rows_count=rows_count)
         )
+
+
+def _is_death(payload: bytes) -> bool:
+    try:
+        said = parse_presence(payload)
+    except BadPresence:
+        return False
+    return said is not None and not said.online
 
 
 def _cost(message: Message, holding: Holding | None) -> float:

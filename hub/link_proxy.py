@@ -11,6 +11,7 @@ as this module reads them (sections 2.2, 3.3.1 and 3.4).
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -40,9 +41,17 @@ class LinkProxy:
         broker_port: TCP port of the broker on `broker_host`.
         broker_host: Name or address of the broker.
         port: TCP port on loopback to listen on; 0 takes a free one.
+        tls: How to speak to the device and to the broker, where they speak TLS.
     """
 
-    def __init__(self, broker_port: int, *, broker_host: str = LOOPBACK, port: int = 0) -> None:
+    def __init__(
+        self,
+        broker_port: int,
+        *,
+        broker_host: str = LOOPBACK,
+        port: int = 0,
+        tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+    ) -> None:
         self.port = port
         """Where it listens."""
         self.swallowed_count = 0
@@ -50,6 +59,8 @@ class LinkProxy:
         self.connection_count = 0
         """Connections that were passed on to the broker."""
         self._broker = (broker_host, broker_port)
+        self._tls_in = None if tls is None else tls[0]
+        self._tls_out = None if tls is None else tls[1]
         self._server: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
@@ -61,7 +72,9 @@ class LinkProxy:
 
     async def __aenter__(self) -> Self:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port)
+        self._server = await asyncio.start_server(
+            self._serve, LOOPBACK, self.port, ssl=self._tls_in
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -136,7 +149,7 @@ class LinkProxy:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            from_broker, to_broker = await asyncio.open_connection(*self._broker)
+            from_broker, to_broker = await asyncio.open_connection(*self._broker, ssl=self._tls_out)
         except OSError:
             return  # there is no broker: the device sees its connection closed
         ends = {writer, to_broker}

@@ -36,6 +36,8 @@ class Offence(StrEnum):
     FLOOD = "flood"
     FOREIGN_GROUP = "foreign_group"
     NOT_ADMITTED = "not_admitted"
+    NOT_ENROLLED = "not_enrolled"
+    """Its name has no identity that counts, and the broker let it speak all the same."""
     REFUSES = "refuses"
     """It refuses a document of the hub; its program may be older than the hub's."""
     TOO_MANY_STRAYS = "too_many_strays"

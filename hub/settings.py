@@ -11,11 +11,20 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from hub.errors import BadSettings
+from sync.enrolment import check_address
 from sync.manifest import ARTIFACT_BYTES_MAX
 from sync.wording import sentence
 
@@ -65,6 +74,36 @@ class Settings(BaseModel):
     )
     mqtt_version: Literal["auto", "3.1.1", "5"] = Field(
         default="auto", description="MQTT version to speak; `auto` tries 5 first and falls back."
+    )
+    broker_tls: bool = Field(
+        default=False,
+        description="Whether the broker is reached over TLS 1.3 with certificates of the hub's own "
+        "authority. Devices that are not enrolled are then not listened to. Not for `embedded`.",
+    )
+    broker_crl: Path | None = Field(
+        default=None,
+        description="File that the hub keeps up to date with the list of revoked certificates, for "
+        "the broker to read.",
+    )
+    https_host: str = Field(
+        default="127.0.0.1", description="Address on which devices reach the hub over HTTPS."
+    )
+    https_port: Port | None = Field(
+        default=None,
+        description="TCP port of that; 0 takes a free one. Without it no device can enrol.",
+    )
+    https_names: tuple[str, ...] = Field(
+        default=("localhost",),
+        max_length=20,
+        description="Host names and addresses by which devices reach the hub, the first of which "
+        "claim tokens name; in a variable with commas between them.",
+    )
+    certificate_life_s: Annotated[float, Field(ge=5, le=10 * 365 * 86_400)] = Field(
+        default=90 * 86_400.0, description="How long a device's certificate counts."
+    )
+    certificate_grace_s: Annotated[float, Field(ge=0, le=30 * 365 * 86_400)] = Field(
+        default=365 * 86_400.0,
+        description="How long after that it can still be renewed by the device's key.",
     )
     silence_s: Annotated[float, Field(ge=1, le=30 * 86_400)] = Field(
         default=60.0,
@@ -152,6 +191,29 @@ class Settings(BaseModel):
                 "put a proxy that signs people in before it"
             )
         return host
+
+    @field_validator("https_names", mode="before")
+    @classmethod
+    def _split_names(cls, names: object) -> object:
+        return names.split(",") if isinstance(names, str) else names
+
+    @field_validator("https_names")
+    @classmethod
+    def _check_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            check_address(f"[{name}]:1" if ":" in name else f"{name}:1")
+        if not names:
+            raise ValueError("name at least one")
+        return names
+
+    @model_validator(mode="after")
+    def _no_tls_embedded(self) -> Self:
+        if self.broker_tls and self.broker == EMBEDDED:
+            raise ValueError(
+                "broker_tls is not for the embedded broker, which listens on this machine only: "
+                "write a configuration with `fieldfare hub broker-config` and name that broker"
+            )
+        return self
 
     @field_validator("broker")
     @classmethod

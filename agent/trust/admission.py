@@ -63,8 +63,14 @@ class Admission:
         clock: Clock,
         hub_ms: Callable[[], int],
         random: Random | None = None,
+        *,
+        identity: Path | None = None,
     ) -> None:
-        """`hub_ms` gives the latest time of sending of a message of the hub, 0 for none."""
+        """`hub_ms` gives the latest time of sending of a message of the hub, 0 for none.
+
+        What lies in the folder `identity` is shown to the hub; None to show nothing.
+        """
+        self._identity = identity
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -171,6 +177,7 @@ class Admission:
             state_dir=str(self._settings.state_dir),
             root=str(self._settings.pinned_root),
             hub_url=self._settings.hub_url,
+            identity=str(self._identity or ""),
             stall_s=self._settings.fetch_stall_s,
             floor_s=floor.now_s(self._clock.stamp(), self._hub_ms()),
             floor_keys=floor.keys,

@@ -21,6 +21,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     """Where the pinned root lies."""
     hub_url: str
+    identity: str
+    """Folder of the device's identity, to show it to the hub; empty to show none."""
     stall_s: float
     floor_s: int
     """A time that certainly has passed."""

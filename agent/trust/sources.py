@@ -7,6 +7,7 @@ Format: HTTP/1.1 (RFC 9110); file names of TUF with consistent snapshots.
 
 import contextlib
 import os
+import ssl
 import stat
 import time
 from collections.abc import Callable
@@ -47,9 +48,15 @@ class HubSource:
     """A hub over HTTP."""
 
     def __init__(
-        self, hub_url: str, *, stall_s: float, mono_s: Callable[[], float] = time.monotonic
+        self,
+        hub_url: str,
+        *,
+        stall_s: float,
+        tls: ssl.SSLContext | None = None,
+        mono_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Ask `hub_url`; give up after a silence of `stall_s`."""
+        """Ask `hub_url`, over HTTPS as `tls` says; give up after a silence of `stall_s`."""
+        self._tls = tls
         self._address = urlsplit(hub_url)
         self._stall_s = stall_s
         self._mono_s = mono_s
@@ -71,8 +78,10 @@ class HubSource:
             raise Unreachable(f"{type(error).__name__}: {error}"[:200]) from None
 
     def _connect(self) -> HTTPConnection:
-        kind = HTTPSConnection if self._address.scheme == "https" else HTTPConnection
-        return kind(self._address.hostname or "", self._address.port, timeout=self._stall_s)
+        host, port = self._address.hostname or "", self._address.port
+        if self._address.scheme == "https":
+            return HTTPSConnection(host, port, timeout=self._stall_s, context=self._tls)
+        return HTTPConnection(host, port, timeout=self._stall_s)
 
     def _read(self, answer: HTTPResponse, name: str, bytes_max: int) -> bytes:
         begun = self._mono_s()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent.identity import Identity, NotEnrolled
 from agent.trust.question import (
     GRANTED,
     QUESTION_BYTES_MAX,
@@ -90,8 +91,14 @@ def _pinned(path: Path) -> bytes:
 def main() -> int:
     """Answer the question on standard input."""
     question = msgspec.json.decode(sys.stdin.buffer.read(QUESTION_BYTES_MAX), type=Question)
-    source = HubSource(question.hub_url, stall_s=question.stall_s)
-    sys.stdout.buffer.write(msgspec.json.encode(answer(question, source)))
+    try:
+        tls = Identity(Path(question.identity)).context if question.identity else None
+    except NotEnrolled as error:
+        said = Answer(verdict=UNREACHABLE, detail=str(error)[:200])
+    else:
+        source = HubSource(question.hub_url, stall_s=question.stall_s, tls=tls)
+        said = answer(question, source)
+    sys.stdout.buffer.write(msgspec.json.encode(said))
     return 0
 
 

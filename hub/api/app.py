@@ -9,14 +9,14 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
-from hub.api import blobs, packs, routes, trust, uploads
+from hub.api import blobs, identity, packs, routes, trust, uploads
 from hub.api.bounds import Bounded, Bounds
 from hub.api.guard import Guard
 from hub.api.problems import HANDLERS
 from hub.api.status import Status, program_version
+from hub.identity.desk import Desk
 from hub.operations import Operations
 from hub.trust.desk import TrustDesk
-from hub.trust.online import OnlineKeys
 from hub.uploads import Uploads
 
 T = TypeVar("T")
@@ -54,14 +54,14 @@ HANDLED: Final = (
     trust.new_online_keys,
     uploads.head_upload,
     uploads.patch_upload,
+    *identity.FOR_OPERATORS,
 )
 
 
-def build_api(operations: Operations, status: Status) -> ASGIApp:
-    """Return the API as an ASGI application."""
-    desk = TrustDesk(
-        operations.database, operations.clock, OnlineKeys(operations.settings.state_dir)
-    )
+def build_api(
+    operations: Operations, status: Status, trust_desk: TrustDesk, desk: Desk | None = None
+) -> ASGIApp:
+    """Return the API as an ASGI application; without `desk` it enrols nobody, and says so."""
     settings = operations.settings
     pieces = Uploads(
         settings.state_dir, operations.artifacts, blob_max_bytes=settings.blob_max_bytes
@@ -72,7 +72,10 @@ def build_api(operations: Operations, status: Status) -> ASGIApp:
             "operations": Provide(_always(operations), sync_to_thread=False),
             "status": Provide(_always(status), sync_to_thread=False),
             "uploads": Provide(_always(pieces), sync_to_thread=False),
-            "trust_desk": Provide(_always(desk), sync_to_thread=False),
+            "trust_desk": Provide(_always(trust_desk), sync_to_thread=False),
+            "desk": Provide(
+                identity.unavailable if desk is None else _always(desk), sync_to_thread=False
+            ),
         },
         exception_handlers=HANDLERS,
         openapi_config=OpenAPIConfig(
@@ -85,7 +88,6 @@ def build_api(operations: Operations, status: Status) -> ASGIApp:
         request_max_body_size=None,
         logging_config=None,
     )
-    settings = operations.settings
     bounds = Bounds(
         body_max_bytes=BODY_BYTES_MAX,
         blob_max_bytes=settings.blob_max_bytes,

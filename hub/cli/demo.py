@@ -22,7 +22,10 @@ import click
     help="Where the HTML page goes.",
 )
 @click.option("--keep", is_flag=True, help="Keep the folder with logs and databases.")
-def demo(json_file: Path | None, page: Path, *, keep: bool) -> int:
+@click.option(
+    "--tls", is_flag=True, help="Enrol the agents, and speak TLS 1.3 with a real Mosquitto."
+)
+def demo(json_file: Path | None, page: Path, *, keep: bool, tls: bool) -> int:
     """Run a hub and six agents as real processes, and let five things go wrong on purpose.
 
     Exit code 0 if everything that the hub reports is what was done to the devices, 21 if not, 20 if
@@ -30,4 +33,4 @@ def demo(json_file: Path | None, page: Path, *, keep: bool) -> int:
     """
     from hub.demo.show import show  # noqa: PLC0415 - keeps other commands quick
 
-    return show(json_file=json_file, page=page, keep=keep)
+    return show(json_file=json_file, page=page, keep=keep, tls=tls)

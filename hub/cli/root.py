@@ -58,6 +58,7 @@ class LazyGroup(click.Group):
 
 MEMBERS: Final[Mapping[str, tuple[str, str, str]]] = {
     "hub": ("hub.cli.serve", "hub", "Run the hub."),
+    "enroll": ("hub.cli.enroll", "enroll", "Let devices in, and show where they drop off."),
     "release": ("hub.cli.release", "release", "Build, sign, publish and list releases."),
     "keys": ("hub.cli.keys", "keys", "Make, replace and look at the keys that sign releases."),
     "deploy": ("hub.cli.deploy", "deploy", "Ask devices to run a release."),

@@ -40,20 +40,25 @@ def settings_option(command: Callable[P, R]) -> Callable[P, R]:
     )(command)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @settings_option
 @click.option("--state-dir", metavar="DIR", help="Folder for database, artifacts and broker.")
 @click.option("--http-port", metavar="PORT", help="TCP port of the HTTP API; 0 takes a free one.")
 @click.option("--broker", metavar="HOST:PORT", help="A broker that runs, or `embedded`.")
 @click.option("--broker-port", metavar="PORT", help="TCP port of the embedded broker.")
 @click.option("--json", "as_json", is_flag=True, help="Say as JSON when it is ready.")
-def hub(file: Path | None, *, as_json: bool, **chosen: str | None) -> int:
+@click.pass_context
+def hub(
+    context: click.Context, /, file: Path | None, *, as_json: bool, **chosen: str | None
+) -> int:
     """Run the hub, with a broker of its own if no other is named.
 
     Settings come from the file, then from FIELDFARE_HUB_<NAME>, then from these options.
     `fieldfare settings` lists all of them. Log lines go to standard error; Ctrl-C or SIGTERM stops
     it cleanly, and killing it at any moment loses nothing.
     """
+    if context.invoked_subcommand is not None:
+        return Exit.OK
     from hub.errors import BadSettings  # noqa: PLC0415 - keeps other commands quick
     from hub.settings import load_settings  # noqa: PLC0415 - the same
 
@@ -87,3 +92,12 @@ def _run_and_say(settings: "Settings", say: Callable[["Ready"], None]) -> int:
     except HubError as error:
         raise CommandFailed(str(error), error.exit_code) from None
     return Exit.OK
+
+
+def _add_members() -> None:
+    from hub.cli.broker_config import broker_config  # noqa: PLC0415 - it imports this module
+
+    hub.add_command(broker_config)
+
+
+_add_members()

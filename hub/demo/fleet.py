@@ -15,6 +15,7 @@ from typing import Final
 
 from hub.demo.cast import CLOCK_OFFSET_S, COMPONENT, Fault, Part
 from hub.demo.ground import LOOPBACK, Ground, Program, free_port
+from hub.demo.secure import SecureGround
 from hub.link_proxy import LinkProxy
 
 SILENCE_S: Final = 8.0
@@ -46,16 +47,19 @@ _AGENT: Final = {
 class HubProgram:
     """The hub."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, *, is_secure: bool) -> None:
         self.http_port = free_port()
-        self.broker_port = free_port()
         self.url = f"http://{LOOPBACK}:{self.http_port}"
         state_dir = ground.folder / "hub" / "state"
+        self.secure = SecureGround(ground, state_dir) if is_secure else None
+        """What is different where everybody speaks TLS."""
+        self.broker_port = free_port() if self.secure is None else self.secure.broker_port
         settings = {
             "state_dir": str(state_dir),
             "http_port": str(self.http_port),
             "broker_port": str(self.broker_port),
             **_HUB,
+            **(self.secure.hub_settings() if self.secure is not None else {}),
         }
         self.program = ground.program(
             "hub", [*_python("hub.cli"), "hub"], _environment("FIELDFARE_HUB_", settings)
@@ -73,7 +77,7 @@ class DeviceProgram:
         self.over = Event()
         """Set when the demo ends, so that nothing waits for this device any more."""
         home = ground.folder / part.device
-        self.state_dir = home / "state"
+        self.state_dir = state_dir_of(ground, part)
         self._home = home / "install" / COMPONENT
         sensors = home / "sensors"
         settings = {
@@ -84,6 +88,7 @@ class DeviceProgram:
             "state_dir": str(self.state_dir),
             "install_dir": str(home / "install"),
             "trust_root": str(root),
+            **(hub.secure.agent_settings() if hub.secure is not None else {}),
         }
         if part.fault is Fault.WRONG_CLOCK:
             settings["wall_clock_offset_s"] = str(CLOCK_OFFSET_S)
@@ -136,6 +141,11 @@ class DeviceProgram:
         finally:
             os.close(folder)
         return version
+
+
+def state_dir_of(ground: Ground, part: Part) -> Path:
+    """Return the state folder of a device's agent."""
+    return ground.folder / part.device / "state"
 
 
 def find_example() -> Path | None:

@@ -16,8 +16,8 @@ from hub import answers
 from hub.client import HubClient, HubFailure, NoHub
 from hub.demo.board import Board
 from hub.demo.cast import CAST, COMPONENT, LINKED, NEW, OLD, Expected, Fault, Part
-from hub.demo.fleet import SILENCE_S, DeviceProgram, HubProgram
-from hub.demo.ground import CannotStart, Ground
+from hub.demo.fleet import SILENCE_S, DeviceProgram, HubProgram, state_dir_of
+from hub.demo.ground import LOOPBACK, CannotStart, Ground
 from hub.demo.record import NOTHING, Act, Look, Record, check_look
 from hub.link_proxy import LinkProxy
 from hub.outcomes.silence import Verdict
@@ -42,12 +42,14 @@ POWER_OFF_S: Final = 1.0
 class Play:
     """One run of the demo on a ground."""
 
-    def __init__(self, ground: Ground, example: Path, board: Board) -> None:
+    def __init__(
+        self, ground: Ground, example: Path, board: Board, *, is_secure: bool = False
+    ) -> None:
         self.record = Record(silence_s=SILENCE_S)
         self._ground = ground
         self._example = example
         self._board = board
-        self._hub = HubProgram(ground)
+        self._hub = HubProgram(ground, is_secure=is_secure)
         self._client = HubClient(self._hub.url)
         self._keys = KeyFolder(ground.folder / "keys")
         self._secret = secrets.token_urlsafe()
@@ -78,6 +80,9 @@ class Play:
     async def _prepared(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             self._board.phase("Starting a hub with its broker")
+            secure = self._hub.secure
+            if secure is not None:
+                secure.broker.start()
             self._hub.program.start()
             about = await self._until(self._hub_answers, "the hub did not start", HUB_MAX_S)
             self.record.broker = about.broker.kind
@@ -85,9 +90,14 @@ class Play:
             await asyncio.to_thread(self._make_keys)
             self._board.say("releases will be signed with keys that the hub does not have")
             for part in CAST:
-                link = None
+                link, tls = None, None
+                if secure is not None:
+                    state_dir = state_dir_of(self._ground, part)
+                    await asyncio.to_thread(secure.enrol, self._client, part.device, state_dir)
+                    tls = secure.link_tls(state_dir)
                 if part.fault in LINKED:
-                    link = await stack.enter_async_context(LinkProxy(self._hub.broker_port))
+                    link = LinkProxy(self._hub.broker_port, broker_host=LOOPBACK, tls=tls)
+                    await stack.enter_async_context(link)
                 device = DeviceProgram(self._ground, part, self._hub, link, self._keys.pinned)
                 device.program.start()
                 self._devices.append(device)

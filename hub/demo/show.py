@@ -33,17 +33,22 @@ INTRODUCTION = (
     "without taking the command, instead of a minute."
 )
 
+OVER_TLS = (
+    "Everybody speaks TLS 1.3 with a certificate of the hub's authority: the broker is a Mosquitto "
+    "with the configuration that the hub writes, and each agent has enrolled with a claim token."
+)
+
 
 class Stopped(Exception):
     """Somebody asked the demo to end; nothing of it runs any more once this arrives."""
 
 
-def show(*, json_file: Path | None, page: Path, keep: bool) -> int:
+def show(*, json_file: Path | None, page: Path, keep: bool, tls: bool = False) -> int:
     """Run the demo and return the exit code of `fieldfare demo`."""
     out = console()
     try:
         example = _check_place(json_file, page)
-        record, folder = _run(out, example, keep=keep)
+        record, folder = _run(out, example, keep=keep, tls=tls)
     except (CannotStart, BadRelease, HubFailure) as problem:
         raise CommandFailed(f"the demo cannot go on: {problem}", Exit.DEMO_CANNOT_START) from None
     except (Stopped, KeyboardInterrupt):
@@ -90,13 +95,15 @@ def _check_place(*files: Path | None) -> Path:
     return example
 
 
-def _run(out: Console, example: Path, *, keep: bool) -> tuple[Record, Path]:
+def _run(out: Console, example: Path, *, keep: bool, tls: bool) -> tuple[Record, Path]:
     out.print(INTRODUCTION)
+    if tls:
+        out.print(OVER_TLS)
     out.print()
     board = LiveBoard(out) if out.is_terminal else PlainBoard(out)
     with Ground(keep=keep) as ground:
         with board:
-            record = asyncio.run(_until_stopped(Play(ground, example, board)))
+            record = asyncio.run(_until_stopped(Play(ground, example, board, is_secure=tls)))
         folder = ground.folder
     return record, folder
 

@@ -17,6 +17,8 @@ def commands(
 ) -> Iterator[tuple[str, click.Command]]:
     """Give every command that does something, with the words it is called by."""
     if isinstance(command, click.Group):
+        if command.invoke_without_command and command is not root:
+            yield " ".join(path), command
         context = click.Context(command)
         for name in command.list_commands(context):
             member = command.get_command(context, name)

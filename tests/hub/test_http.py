@@ -15,7 +15,7 @@ from hub.api.app import BODY_BYTES_MAX, build_api
 from hub.artifacts import FOLDER, PARTS
 from hub.http import OVERFLOW, HttpServer, bind
 from tests.hub.core import Core
-from tests.hub.web import BLOB, DIGEST, operations_of, status
+from tests.hub.web import BLOB, DIGEST, operations_of, status, trust_desk_of
 
 STALL_S = 0.2
 """So short that a test need not wait for long; nothing here depends on how long it takes."""
@@ -48,7 +48,7 @@ async def serving(
     listening = bind("127.0.0.1", 0)
     port = listening.getsockname()[1]
     server = HttpServer(
-        build_api(operations, status()),
+        build_api(operations, status(), trust_desk_of(operations)),
         listening,
         connections_max_count=connections_max_count,
         stall_s=stall_s,

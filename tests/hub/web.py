@@ -17,6 +17,8 @@ from hub.operations import Operations
 from hub.packs import Packs
 from hub.publisher import Publisher
 from hub.settings import Settings
+from hub.trust.desk import TrustDesk
+from hub.trust.online import OnlineKeys
 from sync.transport.memory import MemoryTransport
 from sync.transport.memory_broker import MemoryBroker
 from sync.transport.port import Link
@@ -38,6 +40,12 @@ class CoreClock:
 
     def mono_s(self) -> float:
         return self._core.now.mono_s
+
+
+def trust_desk_of(operations: Operations) -> TrustDesk:
+    """Return what serves signed metadata of `operations`."""
+    keys = OnlineKeys(operations.settings.state_dir)
+    return TrustDesk(operations.database, operations.clock, keys)
 
 
 def operations_of(core: Core, state_dir: Path, **chosen: Any) -> Operations:
@@ -73,7 +81,8 @@ def status() -> Status:
 @asynccontextmanager
 async def api_of(core: Core, state_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
     """Give a client of the API over `core`."""
-    api = build_api(operations_of(core, state_dir), status())
+    operations = operations_of(core, state_dir)
+    api = build_api(operations, status(), trust_desk_of(operations))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=api, raise_app_exceptions=False),  # type: ignore[arg-type]
         base_url="http://127.0.0.1:8420/api/v1",

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hub.broker_plan import find_candidates
+
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 DEMO = [str(Path(sys.executable).parent / "fieldfare"), "demo"]
@@ -36,10 +38,13 @@ def start(folder: Path, place: Path, *words: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.parametrize("how", [(), ("--tls",)], ids=["plain", "tls"])
 def test_everything_that_the_hub_reports_is_what_was_done_to_the_devices(
-    tmp_path: Path, place: Path
+    tmp_path: Path, place: Path, how: tuple[str, ...]
 ) -> None:
-    demo = start(tmp_path, place, "--json", "facts.json", "--page", "outcome.html")
+    if how and find_candidates().mosquitto is None:
+        pytest.skip("mosquitto is not installed (apt install mosquitto)")
+    demo = start(tmp_path, place, "--json", "facts.json", "--page", "outcome.html", *how)
     told, _ = demo.communicate()
     assert demo.returncode == 0, told
     facts = json.loads((tmp_path / "facts.json").read_text())

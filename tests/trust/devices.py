@@ -37,6 +37,7 @@ class Device:
             state_dir=str(self.folder),
             root=str(self.root),
             hub_url="http://127.0.0.1:1",
+            identity="",
             stall_s=1,
             floor_s=self.now_s(),
             floor_keys=self.floor.keys,

@@ -1,0 +1,102 @@
+"""`fieldfare-agent enroll`: from what a person typed to an identity on this disk.
+
+Owns which of the options count together. The work is done by `agent.enrol`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent import enrol
+from agent.identity import CERTIFICATE
+from agent.keys import KeyUnusable
+from agent.settings import Settings
+from sync.enrolment import BadToken, ClaimToken, parse_token
+
+
+class Problem(Exception):
+    """The device is not enrolled; one line for a person, and of which kind it is."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What was typed."""
+
+    hub: str | None
+    token: str | None
+    token_file: Path | None
+    fingerprint: str | None
+    trust_first_contact: bool
+    anew: bool
+    wait_s: float
+
+
+def enroll(settings: Settings, wishes: Wishes, *, say: Callable[[str], None]) -> dict[str, Any]:
+    """Get an identity; an enrolled device stays as it is unless `anew` is wished.
+
+    Raises:
+        Problem: It has none, and what to do.
+    """
+    folder = settings.identity_dir
+    try:
+        if (folder / CERTIFICATE).exists() and not wishes.anew:
+            return {"device": settings.device, "enrolled": True, "changed": False}
+        token = _token(wishes)
+        applicant = enrol.Applicant(
+            device=settings.device,
+            device_class=settings.device_class,
+            folder=folder,
+            hub_url=_hub_url(settings, wishes, token),
+        )
+        trust = _trust(wishes, token)
+        if wishes.anew:
+            enrol.forget(folder)
+        identity = applicant.enrol(trust, token, wait_s=wishes.wait_s, say=say)
+    except BadToken as error:
+        raise Problem(str(error), "usage") from None
+    except enrol.StillWaiting as error:
+        raise Problem(str(error), "waiting") from None
+    except enrol.HubUnreachable as error:
+        raise Problem(str(error), "no_hub") from None
+    except (enrol.EnrolmentFailed, KeyUnusable) as error:
+        raise Problem(str(error), "refused") from None
+    except OSError as error:
+        raise Problem(
+            f"{error.filename or folder} cannot be used: {error.strerror}", "state"
+        ) from None
+    return {"device": settings.device, "enrolled": True, "changed": True, "enrolment": identity}
+
+
+def _token(wishes: Wishes) -> ClaimToken | None:
+    if wishes.token is not None:
+        return parse_token(wishes.token)
+    if wishes.token_file is not None:
+        return parse_token(wishes.token_file.read_text())
+    return None
+
+
+def _hub_url(settings: Settings, wishes: Wishes, token: ClaimToken | None) -> str:
+    if wishes.hub is not None:
+        return wishes.hub.rstrip("/")
+    if token is not None:
+        return f"https://{token.address}"
+    return settings.hub_url
+
+
+def _trust(wishes: Wishes, token: ClaimToken | None) -> enrol.Trust:
+    if token is not None:
+        return enrol.Trust(fingerprint=token.fingerprint)
+    if wishes.fingerprint is not None:
+        return enrol.Trust(fingerprint=enrol.fingerprint_of(wishes.fingerprint))
+    if wishes.trust_first_contact:
+        return enrol.Trust(fingerprint=None)
+    raise Problem(
+        "without a claim token say how to know the hub: --fingerprint HEX, or "
+        "--trust-first-contact where nobody can pass for it",
+        "usage",
+    )

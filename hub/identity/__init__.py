@@ -1,0 +1,1 @@
+"""Who belongs to the fleet: the hub's certificate authority, claim tokens and enrolments."""

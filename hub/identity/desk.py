@@ -1,0 +1,140 @@
+"""Where devices and operators come about identities: one transaction each, and a bound on asking.
+
+Owns the order of an operation and the limits on strangers. The policy is the registrar's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from hub.clock import Clock
+from hub.errors import TooMany
+from hub.flood import Flood
+from hub.identity.claims import Claim
+from hub.identity.enrolment import Enrolment, State
+from hub.identity.registrar import Asked, Registrar, Standing
+from hub.outcomes.provisioning import Provisioning, provisioning
+from hub.store import identity as store
+from hub.store.database import Connection, Database
+from hub.store.identity import Identity
+from sync.enrolment import ClaimToken
+
+T = TypeVar("T")
+
+RATE_PER_S: Final = 5.0
+BURST_COUNT: Final = 200
+"""From one address. A workshop with hundreds of devices behind one router must not be turned
+away."""
+
+ALL_RATE_PER_S: Final = 50.0
+ALL_BURST_COUNT: Final = 1000
+"""From all addresses together; each request costs about a millisecond."""
+
+EVERYBODY: Final = ""
+
+LIST_MAX: Final = 1000
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """What can be asked about identities."""
+
+    registrar: Registrar
+    database: Database
+    clock: Clock
+    address: str
+    """`host:port` where devices reach the hub; part of every claim token."""
+    _each: Flood = field(
+        default_factory=lambda: Flood(rate_per_s=RATE_PER_S, burst_count=BURST_COUNT)
+    )
+    _all: Flood = field(
+        default_factory=lambda: Flood(rate_per_s=ALL_RATE_PER_S, burst_count=ALL_BURST_COUNT)
+    )
+
+    # ------------------------------------------------------------------------- for devices
+    async def ask(self, asked: Asked, peer: str) -> Standing:
+        """Take a request for enrolment from the address `peer`.
+
+        Raises:
+            Refusal: As `Registrar.ask`, or it is asked too often.
+        """
+        self._count(peer)
+        return await self._write(lambda db, now_ms: self.registrar.ask(db, asked, now_ms))
+
+    async def look(self, identity: str, nonce: str, peer: str) -> Standing:
+        """Return how an enrolment stands; as `Registrar.look`."""
+        self._count(peer)
+        return await self._write(
+            lambda db, now_ms: self.registrar.look(db, identity, nonce, now_ms)
+        )
+
+    async def renew(self, certificate: bytes, csr: bytes, proof: bytes, peer: str) -> bytes:
+        """Return a new certificate; as `Registrar.renew`."""
+        self._count(peer)
+        return await self._write(
+            lambda db, now_ms: self.registrar.renew(db, certificate, csr, proof, now_ms)
+        )
+
+    async def counts(self, device: str) -> bool:
+        """Tell whether the identity of a device counts."""
+        return bool(await self.database.read(lambda db: store.live_of(db, [device])))
+
+    # ----------------------------------------------------------------------- for operators
+    async def new_claim(
+        self, *, device_class: str, device: str, uses_count: int, life_s: float
+    ) -> tuple[Claim, str]:
+        """Return a new claim token and its text, which is shown once and kept nowhere."""
+        claim, secret = await self._write(
+            lambda db, now_ms: self.registrar.new_claim(
+                db,
+                device_class=device_class,
+                device=device,
+                uses_count=uses_count,
+                life_ms=int(life_s * 1000),
+                now_ms=now_ms,
+            )
+        )
+        fingerprint = self.registrar.authority.fingerprint
+        token = ClaimToken(address=self.address, fingerprint=fingerprint, secret=secret)
+        return claim, token.text()
+
+    async def withdraw(self, claim: str) -> None:
+        """Let a token not be used any more."""
+        await self._write(lambda db, _: self.registrar.withdraw(db, claim))
+
+    async def claims(self) -> list[Claim]:
+        """Return all tokens, newest first."""
+        return await self.database.read(store.claims)
+
+    async def enrolments(self, state: State | None) -> list[Enrolment]:
+        """Return the newest enrolments, newest first."""
+        return await self.database.read(lambda db: store.latest(db, state, LIST_MAX))
+
+    async def accept(self, name: str) -> Enrolment:
+        """Let a device that waits come for its certificate."""
+        return await self._write(lambda db, now_ms: self.registrar.accept(db, name, now_ms))
+
+    async def refuse(self, name: str) -> Enrolment:
+        """Turn a device away that has no certificate yet."""
+        return await self._write(lambda db, now_ms: self.registrar.refuse(db, name, now_ms))
+
+    async def revoke(self, device: str) -> Identity:
+        """Let a device not speak any more."""
+        return await self._write(lambda db, now_ms: self.registrar.revoke(db, device, now_ms))
+
+    async def funnel(self) -> Provisioning:
+        """Return where devices drop off while they are provisioned."""
+        now_ms = self.clock.now_ms()
+        return provisioning(await self.database.read(store.courses), now_ms=now_ms)
+
+    # -------------------------------------------------------------------------------------
+    def _count(self, peer: str) -> None:
+        now_mono = self.clock.mono_s()
+        for flood, name in ((self._each, peer), (self._all, EVERYBODY)):
+            flood.forget(now_mono)
+            if not flood.admits(name, 1.0, now_mono):
+                raise TooMany("too many requests about enrolment come from there: try later")
+
+    async def _write(self, job: Callable[[Connection, int], T]) -> T:
+        now_ms = self.clock.now_ms()
+        return await self.database.write(lambda db: job(db, now_ms))
