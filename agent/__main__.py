@@ -129,6 +129,10 @@ def make_parser() -> argparse.ArgumentParser:
     enroll.add_argument(
         "--trust-first-contact", action="store_true", help="take whoever answers for the hub"
     )
+    enroll.add_argument("--root", type=Path, metavar="FILE", help="root of signed releases to pin")
+    enroll.add_argument(
+        "--root-fingerprint", metavar="HEX", help="SHA-256 that the hub's root must have"
+    )
     enroll.add_argument("--anew", action="store_true", help="make a new key, forget the old one")
     enroll.add_argument(
         "--wait-s", type=float, default=WAIT_S, metavar="SECONDS", help="longest wait (a week)"
@@ -194,6 +198,8 @@ def _enroll(options: argparse.Namespace) -> int:
         trust_first_contact=options.trust_first_contact,
         anew=options.anew,
         wait_s=options.wait_s,
+        root=options.root,
+        root_fingerprint=options.root_fingerprint,
     )
     try:
         told = enrolling.enroll(settings, wishes, say=lambda line: print(line, file=sys.stderr))

@@ -44,6 +44,7 @@ from agent.identity import (
 )
 from agent.keys import DeviceKey, FileKey, KeyUnusable
 from sync.enrolment import ClaimToken, renewal_statement
+from sync.metadata import BYTES_MAX
 from sync.transport.tls import client_context
 
 API: Final = "/api/v1"
@@ -69,6 +70,10 @@ class EnrolmentFailed(Exception):
 
 class HubRefused(EnrolmentFailed):
     """The hub said no; asking again changes nothing until somebody has decided otherwise."""
+
+
+class HubHasNone(HubRefused):
+    """The hub has not what was asked for."""
 
 
 class HubUnreachable(EnrolmentFailed):
@@ -137,6 +142,13 @@ class Hub:
             raise HubUnreachable("the hub's answer was cut off")
         return answer
 
+    def root(self, context: ssl.SSLContext) -> bytes | None:
+        """Return the newest root of the hub's signed list, None if it has none yet."""
+        try:
+            return self._ask(context, "GET", "/trust/root", bytes_max=BYTES_MAX["root"] + 1)
+        except HubHasNone:
+            return None
+
     def _ask(
         self,
         context: ssl.SSLContext,
@@ -144,6 +156,8 @@ class Hub:
         path: str,
         wish: object = None,
         nonce: str = "",
+        *,
+        bytes_max: int = ANSWER_BYTES_MAX,
     ) -> bytes:
         headers = {"User-Agent": "fieldfare-agent", "Connection": "close"}
         body = None
@@ -159,7 +173,7 @@ class Hub:
             with contextlib.closing(connection):
                 connection.request(method, self._path + path, body, headers)
                 answer = connection.getresponse()
-                text = answer.read(ANSWER_BYTES_MAX)
+                text = answer.read(bytes_max)
         except ssl.SSLCertVerificationError as error:
             raise HubRefused(
                 f"what answers at {self._host} is not the pinned hub ({error.verify_message}): "
@@ -174,6 +188,8 @@ class Hub:
         is_busy = answer.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
         if is_busy or answer.status == http.HTTPStatus.TOO_MANY_REQUESTS:
             raise HubUnreachable(f"the hub cannot answer now: {detail}")
+        if answer.status == http.HTTPStatus.NOT_FOUND:
+            raise HubHasNone(f"the hub refuses: {detail}")
         raise HubRefused(f"the hub refuses: {detail}")
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from agent import enrol
-from agent.identity import CERTIFICATE
+from agent.identity import AUTHORITY, CERTIFICATE, KEY
 from agent.keys import KeyUnusable
+from agent.pinning import BadRoot, pin
 from agent.settings import Settings
 from sync.enrolment import BadToken, ClaimToken, parse_token
+from sync.transport.tls import client_context
 
 
 class Problem(Exception):
@@ -34,10 +36,14 @@ class Wishes:
     trust_first_contact: bool
     anew: bool
     wait_s: float
+    root: Path | None = None
+    root_fingerprint: str | None = None
 
 
 def enroll(settings: Settings, wishes: Wishes, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """Get an identity; an enrolled device stays as it is unless `anew` is wished.
+    """Get an identity, and pin the root of signed releases if none is.
+
+    An enrolled device keeps its identity unless `anew` is wished.
 
     Raises:
         Problem: It has none, and what to do.
@@ -45,7 +51,8 @@ def enroll(settings: Settings, wishes: Wishes, *, say: Callable[[str], None]) ->
     folder = settings.identity_dir
     try:
         if (folder / CERTIFICATE).exists() and not wishes.anew:
-            return {"device": settings.device, "enrolled": True, "changed": False}
+            told = {"device": settings.device, "enrolled": True, "changed": False}
+            return {**told, **_pin(settings, wishes, _hub_url(settings, wishes, None), say)}
         token = _token(wishes)
         applicant = enrol.Applicant(
             device=settings.device,
@@ -57,19 +64,45 @@ def enroll(settings: Settings, wishes: Wishes, *, say: Callable[[str], None]) ->
         if wishes.anew:
             enrol.forget(folder)
         identity = applicant.enrol(trust, token, wait_s=wishes.wait_s, say=say)
+        pinned = _pin(settings, wishes, applicant.hub_url, say)
     except BadToken as error:
         raise Problem(str(error), "usage") from None
     except enrol.StillWaiting as error:
         raise Problem(str(error), "waiting") from None
     except enrol.HubUnreachable as error:
         raise Problem(str(error), "no_hub") from None
-    except (enrol.EnrolmentFailed, KeyUnusable) as error:
+    except (enrol.EnrolmentFailed, KeyUnusable, BadRoot) as error:
         raise Problem(str(error), "refused") from None
     except OSError as error:
         raise Problem(
             f"{error.filename or folder} cannot be used: {error.strerror}", "state"
         ) from None
-    return {"device": settings.device, "enrolled": True, "changed": True, "enrolment": identity}
+    told = {"device": settings.device, "enrolled": True, "changed": True, "enrolment": identity}
+    return {**told, **pinned}
+
+
+def _pin(
+    settings: Settings, wishes: Wishes, hub_url: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    folder = settings.identity_dir
+
+    def ask_hub() -> bytes | None:
+        files = (folder / AUTHORITY, folder / CERTIFICATE, folder / KEY)
+        return enrol.Hub(hub_url).root(client_context(*files))
+
+    sha256 = wishes.root_fingerprint
+    told = pin(
+        settings,
+        file=wishes.root,
+        sha256=enrol.fingerprint_of(sha256) if sha256 is not None else None,
+        ask_hub=ask_hub,
+    )
+    if not told["root_version"]:
+        say(
+            "the hub has no signed releases yet, so no root is pinned and nothing will be "
+            "installed: run this again once it has, or give the root with --root"
+        )
+    return told
 
 
 def _token(wishes: Wishes) -> ClaimToken | None:

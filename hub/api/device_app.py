@@ -29,6 +29,7 @@ FOR_DEVICES: Final = (
     blobs.get_blob,
     blobs.get_blocks,
     packs.pack,
+    trust.trust_root,
     trust.trust_metadata,
 )
 """Addresses that need the certificate of a device."""

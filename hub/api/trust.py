@@ -43,6 +43,12 @@ async def trust_metadata(
     return Response(content, media_type="application/json", headers=headers)
 
 
+@get("/trust/root", summary="The newest root", media_type="application/json")
+async def trust_root(trust_desk: TheTrust) -> Response[bytes]:
+    """Return the root that a device pins when it is enrolled."""
+    return Response(await trust_desk.root(), media_type="application/json")
+
+
 @post(
     "/trust",
     summary="Hand in signed metadata",

@@ -276,7 +276,7 @@ def _tell(folder: "KeyFolder", client: HubClient | None, *, is_json: bool) -> No
         left_days = signed["left_s"] // 86_400
         late = "" if left_days > 30 else "  SIGN IT ANEW"  # noqa: PLR2004 - a month
         click.echo(f"{role} {signed['version']} is valid for {left_days} days{late}")
-    click.echo(f"for devices: {shown['root_file']}")
+    click.echo(f"for devices: {shown['root_file']}, SHA-256 {shown['root']['sha256']}")
     hub = shown["hub"]
     if hub is None:
         click.echo("nothing was sent; on a machine that reaches the hub: fieldfare keys push")
@@ -300,6 +300,7 @@ def _say_what_differs(shown: dict[str, Any]) -> None:
 
 def _shown(folder: "KeyFolder") -> dict[str, Any]:
     from hub.trust import repository  # noqa: PLC0415 - costs 100 ms
+    from hub.trust.keys import digest_of  # noqa: PLC0415 - as above
 
     root = folder.root()
     targets, _ = folder.targets()
@@ -318,7 +319,11 @@ def _shown(folder: "KeyFolder") -> dict[str, Any]:
             }
             for role in (*repository.OFFLINE, *repository.ONLINE)
         },
-        "root": {"version": root.version, "left_s": repository.left_s(root, now)},
+        "root": {
+            "version": root.version,
+            "sha256": digest_of(folder.pinned.read_bytes()),
+            "left_s": repository.left_s(root, now),
+        },
         "targets": {
             "version": targets.version,
             "left_s": repository.left_s(targets, now),

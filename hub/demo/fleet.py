@@ -87,8 +87,8 @@ class DeviceProgram:
             "broker_port": str(link.port if link is not None else hub.broker_port),
             "state_dir": str(self.state_dir),
             "install_dir": str(home / "install"),
-            "trust_root": str(root),
-            **(hub.secure.agent_settings() if hub.secure is not None else {}),
+            # Over TLS the root was pinned when the device enrolled.
+            **({"trust_root": str(root)} if hub.secure is None else hub.secure.agent_settings()),
         }
         if part.fault is Fault.WRONG_CLOCK:
             settings["wall_clock_offset_s"] = str(CLOCK_OFFSET_S)

@@ -44,6 +44,14 @@ class TrustDesk:
             await self.database.write(self._renew)
         return await self.database.read(lambda db: notary.find(db, name))
 
+    async def root(self) -> bytes:
+        """Return the newest root, which a device pins when it is enrolled.
+
+        Raises:
+            NotFound: There is none yet.
+        """
+        return await self.database.read(notary.newest_root)
+
     async def listed(self) -> frozenset[bytes]:
         """Return the digests of the manifests on the signed list."""
         return frozenset((await self.database.read(notary.listed)).values())

@@ -98,6 +98,18 @@ def find(connection: Connection, name: str) -> bytes:
     return found
 
 
+def newest_root(connection: Connection) -> bytes:
+    """Return the newest root.
+
+    Raises:
+        NotFound: There is none yet.
+    """
+    found = store.latest(connection, Root.type)
+    if found is None:
+        raise NotFound("there is no root here yet: `fieldfare keys init`, then publish a release")
+    return found.content
+
+
 def is_due(connection: Connection, now_ms: int) -> bool:
     """Tell whether the timestamp is old enough to be signed anew."""
     newest = store.latest(connection, Timestamp.type)
