@@ -47,7 +47,7 @@ class Device:
 
 def deploy(url: str, folder: Path, count: int) -> list[str]:
     """Have the hub make so many deployments of one release; return their ids."""
-    client = HubClient(url)
+    client = HubClient(url, token=(folder / "hub.token").read_text().strip)
     artifact = folder / "artifact"
     artifact.write_bytes(b"a tree of files")
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()

@@ -37,6 +37,7 @@ class Ground:
                 "FIELDFARE_HUB_STATE_DIR": str(self.folder / "hub"),
                 "FIELDFARE_HUB_HTTP_PORT": str(self.http_port),
                 "FIELDFARE_HUB_BROKER_PORT": str(self.broker_port),
+                "FIELDFARE_HUB_BOOTSTRAP_TOKEN_FILE": str(self.folder / "hub.token"),
                 **{f"FIELDFARE_HUB_{name.upper()}": value for name, value in settings.items()},
             },
         )
@@ -88,7 +89,7 @@ class Ground:
         deadline = time.monotonic() + WAIT_MAX_S
         while True:
             try:
-                await asyncio.to_thread(_get, url)
+                await asyncio.to_thread(_get, url, self.folder / "hub.token")
             except OSError as error:
                 if time.monotonic() > deadline:
                     logs = "\n".join(path.read_text()[-2000:] for path in self.folder.glob("*.log"))
@@ -109,7 +110,9 @@ async def ground(folder: Path, **settings: str) -> AsyncIterator[Ground]:
         place.stop()
 
 
-def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own loopback address
+def _get(url: str, token_file: Path) -> bytes:
+    headers = {"Authorization": f"Bearer {token_file.read_text().strip()}"}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own loopback address
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
         body: bytes = answer.read()
         return body

@@ -293,3 +293,52 @@ class Hub(Answer, frozen=True, kw_only=True):
     broker: Broker
     started_at_ms: int
     counters: Mapping[str, Any] = {}
+
+
+class Token(Answer, frozen=True, kw_only=True):
+    """A token without its secret."""
+
+    id: str
+    name: str
+    scope: str
+    created_at_ms: int
+    expires_at_ms: int
+    revoked_at_ms: int | None = None
+
+
+class NewToken(Token, frozen=True, kw_only=True):
+    """A token that was made, with its secret."""
+
+    token: str
+    """What is shown to the hub; nobody can say it again."""
+
+
+class Tokens(Answer, frozen=True, kw_only=True):
+    """Tokens, latest first."""
+
+    items: tuple[Token, ...]
+
+
+class Audited(Answer, frozen=True, kw_only=True):
+    """One change, and who made it."""
+
+    n: int
+    """Counts up."""
+    at_ms: int
+    token: str
+    """Id of the token; empty if it was the hub itself, or somebody on its machine."""
+    name: str
+    source: str
+    """Address that the request came from; empty if it came from none."""
+    action: str
+    object: str
+    asked: Mapping[str, Any]
+    outcome: str
+
+
+class Audit(Answer, frozen=True, kw_only=True):
+    """A page of changes, latest first."""
+
+    items: tuple[Audited, ...]
+    next: int | None = None
+    """Number before which the next page begins; null at the end."""

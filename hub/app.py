@@ -49,6 +49,8 @@ from hub.settings import Settings
 from hub.shown import ShownFormatter
 from hub.start import Identity, begin
 from hub.store.database import Database, open_database
+from hub.tls import context_of
+from hub.tokens import first_token
 from hub.trust.desk import TrustDesk
 from hub.trust.online import OnlineKeys
 from hub.watch import Watch
@@ -94,6 +96,7 @@ async def serve(
     *,
     clock: Clock | None = None,
     say: Callable[[Ready], None] | None = None,
+    tell_token: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Run the hub until SIGTERM, SIGINT or `stop`.
@@ -102,6 +105,8 @@ async def serve(
         settings: What was chosen.
         clock: Where the time comes from; the machine's clocks if None.
         say: Is told where the hub can be reached; that is printed as one line if None.
+        tell_token: Takes the first token at the first start, unless it goes to a file; prints it
+            if None.
         stop: Ends the hub when set, as a signal does.
 
     Raises:
@@ -130,6 +135,8 @@ async def serve(
             async with _broker(settings) as broker, _signals(stop):
                 front = _Front(listening, secure, office)
                 hub = _Hub.build(settings, clock, begun, broker, front)
+                # Not before everything else is there: it is shown only once.
+                _make_first_token(settings, clock, database, tell_token or _print_token)
                 await hub.run(stop, say or _print)
     except StorageUnusable as error:
         raise StateDirUnusable(str(error)) from None
@@ -331,13 +338,13 @@ class _Hub:
             }
 
         host, port = front.listening.getsockname()[:2]
-        trust_desk = TrustDesk(database, clock, OnlineKeys(settings.state_dir))
+        trust_desk = TrustDesk(database, clock, OnlineKeys(settings.state_dir), operations.ledger)
         desk, https, devices_url = None, None, ""
         if front.office is not None and front.secure is not None:
             secure_port = front.secure.getsockname()[1]
             secure_address = f"{_in_url(settings.https_names[0])}:{secure_port}"
             devices_url = f"https://{secure_address}"
-            desk = front.office.desk(database, clock, secure_address)
+            desk = front.office.desk(database, clock, secure_address, operations.ledger)
             https = HttpsServer(
                 build_device_api(operations, trust_desk, desk),
                 front.secure,
@@ -354,6 +361,8 @@ class _Hub:
             is_connected=lambda: transport.connected,
             counters=counters,
         )
+        tls = context_of(settings)
+        url = f"{'http' if tls is None else 'https'}://{_in_url(host)}:{port}"
         return cls(
             transport=transport,
             mailroom=mailroom,
@@ -362,12 +371,13 @@ class _Hub:
             http=HttpServer(
                 build_api(operations, status, trust_desk, desk),
                 front.listening,
+                context=tls,
                 connections_max_count=settings.http_connections_max_count,
                 stall_s=settings.http_stall_s,
             ),
             https=https,
             ready=Ready(
-                f"http://{_in_url(host)}:{port}",
+                url,
                 broker.kind,
                 broker.host,
                 broker.port,
@@ -444,6 +454,30 @@ def _births(identity: Identity) -> Callable[[], Birth]:
         )
 
     return birth
+
+
+def _make_first_token(
+    settings: Settings, clock: Clock, database: Database, tell: Callable[[str], None]
+) -> None:
+    """Make the token of the first admin if there never was one, and let it be known."""
+    file = settings.bootstrap_token_file
+    shown = database.transact(
+        lambda db: first_token(
+            db, file, now_ms=clock.now_ms(), rows_max_count=settings.audit_max_count
+        )
+    )
+    if shown is not None and file is not None:
+        logger.info("the token of the first admin is in %s", file)
+    elif shown is not None:
+        tell(shown.text())
+
+
+def _print_token(text: str) -> None:
+    print(  # noqa: T201 - the program's own words
+        f"fieldfare hub: the token of the first admin, shown this once: {text} (if it gets lost, "
+        "`fieldfare token bootstrap` makes another)",
+        flush=True,
+    )
 
 
 def _print(ready: Ready) -> None:

@@ -8,8 +8,10 @@ Sources: RFC 9110 (HTTP), RFC 9457 (problem details).
 """
 
 import http.client
+import ipaddress
 import json
 import os
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
@@ -60,6 +62,10 @@ class HubFault(HubFailure):
     """The hub failed, or what answers is no hub. What it was asked to change may be changed."""
 
 
+class BadCredential(HubFailure):
+    """There is a token, and it cannot be used as it is; nothing was sent."""
+
+
 class BadAddress(HubFailure):
     """The text is no address of a hub; whoever wrote it is to blame."""
 
@@ -70,14 +76,23 @@ class HubClient:
     Args:
         url: `http://host:port`, as the hub prints when it starts.
         wait_s: Longest wait for one answer.
+        token: Finds the token that says who asks, at each request; None for nobody. It may raise
+            `BadCredential`.
 
     Raises:
         BadAddress: `url` is no such address.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, wait_s: float = ANSWER_MAX_S) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        wait_s: float = ANSWER_MAX_S,
+        token: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self.url = url.rstrip("/")
         self._wait_s = wait_s
+        self._token = token
         try:
             parts = urlsplit(self.url)
             self._host, self._port = parts.hostname, parts.port
@@ -274,6 +289,33 @@ class HubClient:
         """Make a request below `/api/v1` that changes something; return the answer as JSON."""
         return self._json(method, path, wish)
 
+    # Who may ask.
+
+    def tokens(self) -> tuple[answers.Token, ...]:
+        """Return the tokens that the hub keeps, latest first; no secret is among them."""
+        return self._ask(answers.Tokens, "GET", "/tokens").items
+
+    def create_token(self, name: str, scope: str, expires_s: float) -> answers.NewToken:
+        """Make a token; its text is in this answer and nowhere else."""
+        wish = {"name": name, "scope": scope, "expires_s": expires_s}
+        return self._ask(answers.NewToken, "POST", "/tokens", wish)
+
+    def revoke_token(self, token: str) -> answers.Token:
+        """Let a token not count any more."""
+        return self._ask(answers.Token, "DELETE", f"/tokens/{_part(token)}")
+
+    def audit(self, *, since_ms: int = 0) -> Iterator[answers.Audited]:
+        """Yield what was changed, latest first, asking page by page."""
+        before: int | None = None
+        while True:
+            query = {"since_ms": since_ms, "limit": PAGE_DEVICES}
+            query |= {} if before is None else {"before": before}
+            page = self._ask(answers.Audit, "GET", f"/audit?{urlencode(query)}")
+            yield from page.items
+            before = page.next
+            if before is None:
+                return
+
     # Requests.
 
     def _ask(self, kind: type[A], method: str, path: str, wish: object = None) -> A:
@@ -303,6 +345,9 @@ class HubClient:
         told: dict[str, str] | None = None,
     ) -> bytes:
         """Make a request and return the body of its answer; its headers go into `told`."""
+        token = self._token()
+        if token is not None:
+            headers = {**(headers or {}), "Authorization": f"Bearer {self._guarded(token)}"}
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(str(self._host), self._port, timeout=self._wait_s)
         try:
@@ -316,6 +361,11 @@ class HubClient:
             text = answer.read(ANSWER_BYTES_MAX)
         except TimeoutError:
             raise NoHub(f"the hub at {self.url} gave no answer in {self._wait_s:g} s") from None
+        except ssl.SSLCertVerificationError as error:
+            raise NoHub(
+                f"the certificate of {self.url} is not trusted here ({error.verify_message}): name "
+                "the file of its authority in the variable SSL_CERT_FILE"
+            ) from None
         except OSError as error:
             reason = error.strerror or str(error)
             raise NoHub(
@@ -332,6 +382,15 @@ class HubClient:
             told |= {name.lower(): value for name, value in answer.getheaders()}
         return text
 
+    def _guarded(self, token: str) -> str:
+        """Return the token unless it would travel where others can read it."""
+        if self._secure or is_loopback(str(self._host)):
+            return token
+        raise BadCredential(
+            f"the token would travel to {self.url} for everybody to read, so it was not sent: "
+            "ask the hub by https, or through a tunnel that ends on this machine"
+        )
+
     def _failure(self, status: int, text: bytes) -> HubFailure:
         try:
             problem = json.loads(text) if text else {}
@@ -347,6 +406,16 @@ class HubClient:
 
     def _no_hub_there(self, reason: str) -> HubFault:
         return HubFault(f"what answers at {self.url} is no hub of Fieldfare: {reason}")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether what is sent to a host stays on this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class _Counting:

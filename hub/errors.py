@@ -119,6 +119,13 @@ class Clash(Refusal):
     title = "This contradicts what is there"
 
 
+class Unauthenticated(Refusal):
+    """Whoever asks did not show who they are."""
+
+    status = 401
+    title = "Say who you are"
+
+
 class TooLarge(Refusal):
     """It is beyond a limit."""
 

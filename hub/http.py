@@ -6,6 +6,7 @@ Owns the listening socket and the server's life. Signals stay with `hub.app`.
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Final
 
@@ -48,7 +49,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class HttpServer:
-    """One server for the life of the hub."""
+    """One server for the life of the hub; over TLS if there is a context for it."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class HttpServer:
         *,
         connections_max_count: int,
         stall_s: float,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         class Bounded(_Connection):
             pass
@@ -70,10 +72,15 @@ class HttpServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Anybody on this machine could say with them that he is somebody else.
+            proxy_headers=False,
             lifespan="off",
             timeout_graceful_shutdown=GOODBYE_S,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
+        if context is not None:
+            config.load()
+            config.ssl = context
         self._server = _Server(config)
         self._listening = listening
 

@@ -4,13 +4,15 @@ Owns the order of an operation: check, one transaction, then publish. Whoever ca
 when it is durable.
 """
 
+import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeVar
 
 from firmware_hooks.tree import tree_named
 from hub import deployments, releases, views, wishes
 from hub.artifacts import Artifacts, is_digest
+from hub.audit import DONE, UNCHANGED, Act, Ledger
 from hub.clock import Clock
 from hub.conversations import Conversations
 from hub.deployments import Accepted, Request
@@ -21,10 +23,12 @@ from hub.groups import Groups
 from hub.packs import NoPack, Pack, Packs, Tree
 from hub.publisher import Publisher
 from hub.settings import Settings
+from hub.store import audit as audit_store
 from hub.store import deployments as deployment_store
 from hub.store import devices as device_store
 from hub.store import queries
 from hub.store import releases as release_store
+from hub.store.audit import Row
 from hub.store.database import Connection, Database
 from hub.store.releases import Release
 from hub.trust import notary
@@ -67,8 +71,13 @@ class Operations:
     conversations: Conversations
     publisher: Publisher
     packs: Packs
+    ledger: Ledger = field(init=False)
     _kept: dict[object, tuple[float, Any]] = field(default_factory=dict)
     _asked: dict[tuple[str, str], tuple[float, "_Ends"]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Write every change together with who made it."""
+        self.ledger = Ledger(self.database, self.clock, self.settings.audit_max_count)
 
     # ------------------------------------------------------------------------------ releases
     async def publish_release(self, fields: object) -> tuple[Release, bool]:
@@ -82,12 +91,16 @@ class Operations:
         manifest = releases.check_release(fields, self.artifacts)
         await self.artifacts.keep(manifest.canonical())
         now_ms = self.clock.now_ms()
+        asked = {"digest": manifest.digest().hex()}
+        act = Act("release.publish", f"{manifest.component}@{manifest.version}", asked)
 
         def job(db: Connection) -> tuple[Release, bool]:
             notary.require_listed(db, manifest)
-            return releases.publish(db, manifest, now_ms)
+            found, is_new = releases.publish(db, manifest, now_ms)
+            act.outcome = DONE if is_new else UNCHANGED
+            return found, is_new
 
-        return await self._write(job)
+        return await self._write(act, job)
 
     async def releases(self) -> list[Release]:
         """Return all releases, newest first."""
@@ -133,6 +146,7 @@ class Operations:
         """
         requested_ms = self.clock.now_ms()
         deployments.check(request)
+        act = Act("deployment.create", request.release, asdict(request))
 
         def job(db: Connection) -> Accepted:
             accepted = deployments.accept(
@@ -144,9 +158,10 @@ class Operations:
                 now_ms=self.clock.now_ms(),
             )
             self._changed(db, accepted.documents)
+            act.object = accepted.deployed.id
             return accepted
 
-        accepted = await self._write(job)
+        accepted = await self._write(act, job)
         self.publisher.ask(accepted.documents)
         return accepted
 
@@ -156,14 +171,18 @@ class Operations:
         Raises:
             NotFound: There is none of this id.
         """
+        act = Act("deployment.cancel", deployment, {})
 
         def job(db: Connection) -> tuple[Any, tuple[DocumentName, ...]]:
             now_ms = self.clock.now_ms()
+            before = deployment_store.load(db, deployment)
+            if before is not None and before.cancelled_ms is not None:
+                act.outcome = UNCHANGED
             deployed, changed = deployments.cancel(db, self.desired, deployment, now_ms)
             self._changed(db, changed)
             return deployed, changed
 
-        deployed, changed = await self._write(job)
+        deployed, changed = await self._write(act, job)
         self.publisher.ask(changed)
         return views.request_view(deployed)
 
@@ -248,10 +267,16 @@ class Operations:
                 raise NotFound(f"no device {name[:64]!r} is registered here")
             device_store.remove(db, name, n)
 
-        await self._write(job)
+        await self._write(Act("device.forget", name, {}), job)
         # Numbers of devices are used again, and much is remembered by number.
         self.database.doubt()
         self.publisher.clear_presence(name)
+
+    # -------------------------------------------------------------------------------- audit
+    async def audit(self, before_n: int, since_ms: int, limit: int) -> list[Row]:
+        """Return rows of the audit before a number and not older than a moment, newest first."""
+        limit = min(limit, PAGE_MAX + 1)
+        return await self.database.read(lambda db: audit_store.page(db, before_n, since_ms, limit))
 
     # ------------------------------------------------------------------------------- wishes
     async def wish(
@@ -265,6 +290,11 @@ class Operations:
         document = self._document(kind, about)
         wishes.check_key(key)
         chosen = wishes.check_policy(policy)
+        if value is None:
+            act = Act("setting.unwish", f"{document} {key}", {})
+        else:
+            asked = {"value": json.loads(value), "policy": chosen.value}
+            act = Act("setting.wish", f"{document} {key}", asked)
 
         def job(db: Connection) -> dict[str, Any]:
             now_ms = self.clock.now_ms()
@@ -272,7 +302,7 @@ class Operations:
             self._changed(db, [document])
             return {"document": str(document), "key": key, "clock": record.clock}
 
-        done = await self._write(job)
+        done = await self._write(act, job)
         self.publisher.ask([document])
         return done
 
@@ -292,9 +322,9 @@ class Operations:
             else:
                 self.conversations.changed(db, document.about, now_mono)
 
-    async def _write(self, job: Callable[[Connection], T]) -> T:
+    async def _write(self, act: Act, job: Callable[[Connection], T]) -> T:
         try:
-            return await self.database.write(job)
+            return await self.ledger.write(act, job)
         finally:
             self._kept.clear()
 

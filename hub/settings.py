@@ -52,11 +52,27 @@ class Settings(BaseModel):
     )
     http_host: str = Field(
         default="127.0.0.1",
-        description="Address the HTTP API listens on. Loopback only, as long as callers cannot "
-        "prove who they are.",
+        description="Address the HTTP API listens on. Another than loopback needs TLS, by "
+        "`tls_certificate` and `tls_key` or by a proxy: tokens must not travel in clear.",
     )
     http_port: Port = Field(
         default=8420, description="TCP port of the HTTP API and the artifacts; 0 takes a free one."
+    )
+    http_names: tuple[str, ...] = Field(
+        default=(),
+        description="Names, with commas between them, by which the API may be asked besides those "
+        "of its own machine: the names in its certificate, or those of the proxy.",
+    )
+    tls_certificate: Path | None = Field(
+        default=None, description="Certificate of the HTTP API with its chain, PEM; none for HTTP."
+    )
+    tls_key: Path | None = Field(
+        default=None, description="Key of that certificate, PEM, without a password."
+    )
+    proxy_address: str | None = Field(
+        default=None,
+        description="IP address of a proxy that does TLS before the hub, and says who asks in "
+        "X-Forwarded-For and how in X-Forwarded-Proto. Nobody else is believed these.",
     )
     broker: str = Field(
         default=EMBEDDED,
@@ -164,6 +180,16 @@ class Settings(BaseModel):
         description="How fast the body of an HTTP request must come at least, after the first "
         "`http_stall_s`.",
     )
+    bootstrap_token_file: Path | None = Field(
+        default=None,
+        description="File that gets the token of the first admin at the first start, for its owner "
+        "alone; without it that token is printed once.",
+    )
+    audit_max_count: Annotated[int, Field(ge=1000, le=10_000_000)] = Field(
+        default=200_000,
+        description="Most rows that the audit keeps, of at most 3 KB; the oldest go first, and a "
+        "row says so.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important lines that are written to standard error."
     )
@@ -177,25 +203,17 @@ class Settings(BaseModel):
 
     @field_validator("http_host")
     @classmethod
-    def _stay_on_loopback(cls, host: str) -> str:
+    def _name_an_address(cls, host: str) -> str:
         if host == "localhost":
             return "127.0.0.1"
         try:
-            is_loopback = ipaddress.ip_address(host).is_loopback
+            ipaddress.ip_address(host)
         except ValueError:
-            is_loopback = False
-        if not is_loopback:
             raise ValueError(
-                f"{host!r} is not a loopback address. Anyone who reaches the API can deploy, so "
-                "it answers on this machine only (127.0.0.1 or ::1); to reach it from elsewhere "
-                "put a proxy that signs people in before it"
-            )
+                f"{host!r} is no IP address; name a loopback address (127.0.0.1 or ::1), or "
+                "another with TLS"
+            ) from None
         return host
-
-    @field_validator("https_names", mode="before")
-    @classmethod
-    def _split_names(cls, names: object) -> object:
-        return names.split(",") if isinstance(names, str) else names
 
     @field_validator("https_names")
     @classmethod
@@ -212,6 +230,33 @@ class Settings(BaseModel):
             raise ValueError(
                 "broker_tls is not for the embedded broker, which listens on this machine only: "
                 "write a configuration with `fieldfare hub broker-config` and name that broker"
+            )
+        return self
+
+    @field_validator("http_names", "https_names", mode="before")
+    @classmethod
+    def _split_names(cls, names: object) -> object:
+        if isinstance(names, str):
+            return tuple(filter(None, (name.strip() for name in names.split(","))))
+        return names
+
+    @field_validator("proxy_address")
+    @classmethod
+    def _name_a_proxy(cls, address: str | None) -> str | None:
+        if address is not None:
+            ipaddress.ip_address(address)
+        return address
+
+    @model_validator(mode="after")
+    def _keep_tokens_private(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both, or neither")
+        is_private = self.tls_certificate is not None or self.proxy_address is not None
+        if not is_private and not ipaddress.ip_address(self.http_host).is_loopback:
+            raise ValueError(
+                f"http_host {self.http_host!r} is not a loopback address, and tokens must not "
+                "travel in clear: set tls_certificate and tls_key, or proxy_address if a proxy "
+                "does TLS, or listen on 127.0.0.1 or ::1"
             )
         return self
 
@@ -283,4 +328,6 @@ def _explain(fault: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     if fault["type"] == "extra_forbidden":
         known = ", ".join(Settings.model_fields)
         return f"there is no setting {name!r}{source}; there are: {known}"
+    if not fault["loc"]:  # settings that do not go together; the text names them
+        return str(fault["msg"]).removeprefix("Value error, ")
     return f"the setting {name}{source} is wrong: it {sentence(fault)}"

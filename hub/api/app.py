@@ -9,13 +9,15 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
-from hub.api import blobs, identity, packs, routes, trust, uploads
+from hub.api import audit, blobs, identity, packs, routes, tokens, trust, uploads
 from hub.api.bounds import Bounded, Bounds
+from hub.api.door import Door
 from hub.api.guard import Guard
 from hub.api.problems import HANDLERS
 from hub.api.status import Status, program_version
 from hub.identity.desk import Desk
 from hub.operations import Operations
+from hub.tokens import Tokens
 from hub.trust.desk import TrustDesk
 from hub.uploads import Uploads
 
@@ -55,6 +57,10 @@ HANDLED: Final = (
     uploads.head_upload,
     uploads.patch_upload,
     *identity.FOR_OPERATORS,
+    audit.audit,
+    tokens.list_tokens,
+    tokens.create_token,
+    tokens.revoke_token,
 )
 
 
@@ -66,6 +72,7 @@ def build_api(
     pieces = Uploads(
         settings.state_dir, operations.artifacts, blob_max_bytes=settings.blob_max_bytes
     )
+    known = Tokens(operations.database, operations.clock, operations.ledger)
     api = Litestar(
         [Router(ROOT, route_handlers=list(HANDLED))],
         dependencies={
@@ -76,7 +83,9 @@ def build_api(
             "desk": Provide(
                 identity.unavailable if desk is None else _always(desk), sync_to_thread=False
             ),
+            "tokens": Provide(_always(known), sync_to_thread=False),
         },
+        guards=[Door(known, ROOT, proxy_address=operations.settings.proxy_address).check],
         exception_handlers=HANDLERS,
         openapi_config=OpenAPIConfig(
             title="Fieldfare hub",
@@ -94,7 +103,12 @@ def build_api(
         stall_s=settings.http_stall_s,
         min_bytes_per_s=settings.http_min_bytes_per_s,
     )
-    return Guard(Bounded(api, bounds), http_host=settings.http_host)
+    return Guard(
+        Bounded(api, bounds),
+        http_host=settings.http_host,
+        http_names=settings.http_names,
+        proxy_address=settings.proxy_address,
+    )
 
 
 def _always(value: T) -> Callable[[], T]:

@@ -1,23 +1,25 @@
-"""Who may speak to an API that asks nobody for a name: programs on this machine, no web pages.
+"""Which programs may speak to the API at all: those that ask it by its names, and no web pages.
 
-Owns the check of `Host`, `Origin` and `Sec-Fetch-Site`. Without it any page that an operator opens
-could deploy: by sending a request across sites, or by a name that turns into 127.0.0.1 once the
-page is loaded (DNS rebinding).
+Owns the check of `Host`, `Origin` and `Sec-Fetch-Site`. Whoever passes still shows a token
+(`hub.api.door`); this keeps pages that an operator opens from trying, by a request across sites or
+by a name that turns into 127.0.0.1 once the page is loaded (DNS rebinding).
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from hub.api.peer import peer_of
 from hub.api.problems import problem
 
 LOCAL_NAMES: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 WRONG_HOST: Final = (
-    "this API answers only to the names of its own machine (127.0.0.1, localhost, ::1): "
-    "ask it by one of them"
+    "this API answers only to the names of its own machine (127.0.0.1, localhost, ::1) and to "
+    "those in its setting http_names: ask it by one of them"
 )
 WRONG_ORIGIN: Final = "web pages of other sites may not use this API"
 
@@ -25,10 +27,18 @@ WRONG_ORIGIN: Final = "web pages of other sites may not use this API"
 class Guard:
     """ASGI middleware that turns strangers away before anything is read."""
 
-    def __init__(self, app: ASGIApp, *, http_host: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        http_host: str,
+        http_names: Iterable[str] = (),
+        proxy_address: str | None = None,
+    ) -> None:
         self._app = app
         own = f"[{http_host}]" if ":" in http_host else http_host
-        self._names = LOCAL_NAMES | {own}
+        self._names = LOCAL_NAMES | {own} | {name.lower() for name in http_names}
+        self._proxy_address = proxy_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with a refusal."""
@@ -42,7 +52,9 @@ class Guard:
             return
         origin = headers.get(b"origin")
         site = headers.get(b"sec-fetch-site", "none")
-        if (origin is not None and origin != f"http://{host}") or site not in {
+        client = scope["client"][0] if scope["client"] is not None else ""
+        scheme = peer_of(client, scope["scheme"], scope["headers"], self._proxy_address).scheme
+        if (origin is not None and origin != f"{scheme}://{host}") or site not in {
             "none",
             "same-origin",
         }:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from hub.errors import Refusal, StorageUnusable
+from hub.errors import Refusal, StorageUnusable, Unauthenticated
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,13 @@ def problem(status: int, detail: str, title: str = "") -> Problem:
 def from_refusal(_request: AnyRequest, error: Refusal) -> Problem:
     """Answer a request that cannot be granted."""
     return problem(error.status, str(error), error.title)
+
+
+def from_stranger(_request: AnyRequest, error: Unauthenticated) -> Problem:
+    """Answer a request that shows no token that counts, and say how one is shown (RFC 6750)."""
+    answer = problem(error.status, str(error), error.title)
+    answer.headers["www-authenticate"] = 'Bearer realm="fieldfare"'
+    return answer
 
 
 def from_storage(_request: AnyRequest, error: StorageUnusable) -> Problem:
@@ -81,6 +88,7 @@ def from_fault(request: AnyRequest, error: Exception) -> Problem:
 
 
 HANDLERS: Final[dict[Any, Any]] = {
+    Unauthenticated: from_stranger,
     Refusal: from_refusal,
     StorageUnusable: from_storage,
     HTTPException: from_http,

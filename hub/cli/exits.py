@@ -30,6 +30,8 @@ class Exit(IntEnum):
     """The deployment is over, and not every targeted device runs the release."""
     KEYS = 17
     """The folder of keys cannot sign what was asked."""
+    CREDENTIAL = 19
+    """There is a token, and it cannot be used as it is."""
     DEMO_CANNOT_START = 20
     """The demo could not be set up."""
     DEMO_DIFFERS = 21

@@ -6,18 +6,22 @@ Owns their names and sentences. Never decides what is printed.
 import functools
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from hub.cli.credentials import find_token
 from hub.cli.exits import CommandFailed, Exit
 from hub.client import (
     DEFAULT_URL,
     BadAddress,
+    BadCredential,
     HubClient,
     HubFailure,
     HubFault,
@@ -37,6 +41,8 @@ PLAIN_WIDTH: Final = 120
 
 COMPLETE_MAX_S: Final = 0.5
 """Longest wait for the hub while a person waits for a completion."""
+
+TOKEN_FILE: Final = "token_file"  # noqa: S105 - a name
 
 
 class Name(click.ParamType[str]):
@@ -75,14 +81,24 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def hub_option(command: Callable[P, R]) -> Callable[P, R]:
-    """Add `--hub`, which becomes the argument `client`."""
+    """Add `--hub` and `--token-file`, which become the argument `client`."""
 
-    def connect(_ctx: click.Context, _param: click.Parameter, url: str) -> HubClient:
+    def connect(ctx: click.Context, _param: click.Parameter, url: str) -> HubClient:
         try:
-            return HubClient(url)
+            return HubClient(url, token=_finder(ctx))
         except BadAddress as error:
             raise click.BadParameter(str(error)) from None
 
+    command = click.option(
+        "--token-file",
+        TOKEN_FILE,
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_keep_token_file,
+        help="File with the token; FIELDFARE_TOKEN or ~/.config/fieldfare/token if not given.",
+    )(command)
     return click.option(
         "--hub",
         "client",
@@ -93,6 +109,15 @@ def hub_option(command: Callable[P, R]) -> Callable[P, R]:
         callback=connect,
         help="Address of the hub; also FIELDFARE_HUB_URL.",
     )(command)
+
+
+def _keep_token_file(ctx: click.Context, _param: click.Parameter, file: Path | None) -> None:
+    ctx.meta[TOKEN_FILE] = file
+
+
+def _finder(ctx: click.Context) -> Callable[[], str | None]:
+    file: Path | None = ctx.meta.get(TOKEN_FILE)
+    return lambda: find_token(file, os.environ)
 
 
 @contextmanager
@@ -106,6 +131,8 @@ def failures() -> Iterator[None]:
         raise CommandFailed(str(failure), Exit.REFUSED) from None
     except HubFault as failure:
         raise CommandFailed(str(failure), Exit.HUB_FAULT) from None
+    except BadCredential as failure:
+        raise CommandFailed(str(failure), Exit.CREDENTIAL) from None
 
 
 def talks_to_hub(command: Callable[P, R]) -> Callable[P, R]:
@@ -146,7 +173,7 @@ def completes(ask: Callable[[HubClient], list[str]]) -> Callable[..., list[Compl
         url = ctx.params.get("client")
         address = url.url if isinstance(url, HubClient) else DEFAULT_URL
         try:
-            found = ask(HubClient(address, wait_s=COMPLETE_MAX_S))
+            found = ask(HubClient(address, wait_s=COMPLETE_MAX_S, token=_finder(ctx)))
         except HubFailure:
             return []
         return [CompletionItem(each) for each in found if each.startswith(incomplete)]

@@ -69,6 +69,8 @@ MEMBERS: Final[Mapping[str, tuple[str, str, str]]] = {
     "forget": ("hub.cli.forget", "forget", "Remove a device that is gone for good."),
     "set": ("hub.cli.wish", "set_value", "Wish for a value of a setting."),
     "unset": ("hub.cli.wish", "unset_value", "Take a wish back."),
+    "token": ("hub.cli.token", "token", "Who may ask the hub for what."),
+    "audit": ("hub.cli.audit", "audit", "Who changed what, and when."),
     "demo": ("hub.cli.demo", "demo", "Six agents, one release, and five things that go wrong."),
     "settings": ("hub.cli.settings", "settings", "The settings of the hub, and their values here."),
     "completion": ("hub.cli.completion", "completion", "Print a completion script for a shell."),

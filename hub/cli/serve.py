@@ -14,7 +14,6 @@ import click
 from hub.cli.exits import CommandFailed, Exit
 
 if TYPE_CHECKING:
-    from hub.app import Ready
     from hub.settings import Settings
 
 P = ParamSpec("P")
@@ -46,6 +45,11 @@ def settings_option(command: Callable[P, R]) -> Callable[P, R]:
 @click.option("--http-port", metavar="PORT", help="TCP port of the HTTP API; 0 takes a free one.")
 @click.option("--broker", metavar="HOST:PORT", help="A broker that runs, or `embedded`.")
 @click.option("--broker-port", metavar="PORT", help="TCP port of the embedded broker.")
+@click.option(
+    "--bootstrap-token-file",
+    metavar="FILE",
+    help="Where the first admin's token goes at the first start, instead of being printed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Say as JSON when it is ready.")
 @click.pass_context
 def hub(
@@ -54,7 +58,8 @@ def hub(
     """Run the hub, with a broker of its own if no other is named.
 
     Settings come from the file, then from FIELDFARE_HUB_<NAME>, then from these options.
-    `fieldfare settings` lists all of them. Log lines go to standard error; Ctrl-C or SIGTERM stops
+    `fieldfare settings` lists all of them. The first start prints the token of the first admin,
+    this once. Log lines go to standard error; Ctrl-C or SIGTERM stops
     it cleanly, and killing it at any moment loses nothing.
     """
     if context.invoked_subcommand is not None:
@@ -73,14 +78,12 @@ def hub(
     from hub.app import run  # noqa: PLC0415 - imports the web framework, half a second
 
     if as_json:
-        return _run_and_say(
-            settings, lambda ready: click.echo(json.dumps({"ready": ready._asdict()}))
-        )
+        return _run_and_say(settings)
     return run(settings)
 
 
-def _run_and_say(settings: "Settings", say: Callable[["Ready"], None]) -> int:
-    """Run the hub as `hub.app.run` does, and let `say` be told where it can be reached."""
+def _run_and_say(settings: "Settings") -> int:
+    """Run the hub as `hub.app.run` does, and say as JSON what it prints."""
     from hub.app import LOG_FORMAT, serve  # noqa: PLC0415 - as above
     from hub.errors import HubError  # noqa: PLC0415 - as above
 
@@ -88,7 +91,13 @@ def _run_and_say(settings: "Settings", say: Callable[["Ready"], None]) -> int:
         stream=sys.stderr, level=settings.log_level.upper(), format=LOG_FORMAT, force=True
     )
     try:
-        asyncio.run(serve(settings, say=say))
+        asyncio.run(
+            serve(
+                settings,
+                say=lambda ready: click.echo(json.dumps({"ready": ready._asdict()})),
+                tell_token=lambda text: click.echo(json.dumps({"bootstrap_token": text})),
+            )
+        )
     except HubError as error:
         raise CommandFailed(str(error), error.exit_code) from None
     return Exit.OK

@@ -54,10 +54,13 @@ class HubProgram:
         self.secure = SecureGround(ground, state_dir) if is_secure else None
         """What is different where everybody speaks TLS."""
         self.broker_port = free_port() if self.secure is None else self.secure.broker_port
+        self.token_file = ground.folder / "hub" / "token"
+        """Where the hub puts the token of the first admin."""
         settings = {
             "state_dir": str(state_dir),
             "http_port": str(self.http_port),
             "broker_port": str(self.broker_port),
+            "bootstrap_token_file": str(self.token_file),
             **_HUB,
             **(self.secure.hub_settings() if self.secure is not None else {}),
         }

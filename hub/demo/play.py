@@ -50,7 +50,7 @@ class Play:
         self._example = example
         self._board = board
         self._hub = HubProgram(ground, is_secure=is_secure)
-        self._client = HubClient(self._hub.url)
+        self._client = HubClient(self._hub.url, token=self._token)
         self._keys = KeyFolder(ground.folder / "keys")
         self._secret = secrets.token_urlsafe()
         self._devices: list[DeviceProgram] = []
@@ -116,7 +116,12 @@ class Play:
             self._board.say(f"all {len(CAST)} devices run {OLD} and have proven it")
             yield
 
+    def _token(self) -> str:
+        return self._hub.token_file.read_text().strip()
+
     async def _hub_answers(self) -> answers.Hub | None:
+        if not self._hub.token_file.exists():
+            return None
         try:
             found = await asyncio.to_thread(self._client.hub)
         except NoHub:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from hub.audit import Act, Ledger
 from hub.clock import Clock
 from hub.errors import TooMany
 from hub.flood import Flood
@@ -20,6 +21,7 @@ from hub.store.identity import Identity
 from sync.enrolment import ClaimToken
 
 T = TypeVar("T")
+D = TypeVar("D", Enrolment, Identity)
 
 RATE_PER_S: Final = 5.0
 BURST_COUNT: Final = 200
@@ -44,6 +46,8 @@ class Desk:
     clock: Clock
     address: str
     """`host:port` where devices reach the hub; part of every claim token."""
+    ledger: Ledger
+    """What operators decide goes through it."""
     _each: Flood = field(
         default_factory=lambda: Flood(rate_per_s=RATE_PER_S, burst_count=BURST_COUNT)
     )
@@ -84,8 +88,17 @@ class Desk:
         self, *, device_class: str, device: str, uses_count: int, life_s: float
     ) -> tuple[Claim, str]:
         """Return a new claim token and its text, which is shown once and kept nowhere."""
-        claim, secret = await self._write(
-            lambda db, now_ms: self.registrar.new_claim(
+        now_ms = self.clock.now_ms()
+        asked = {
+            "device_class": device_class,
+            "device": device,
+            "uses": uses_count,
+            "expires_s": life_s,
+        }
+        act = Act("claim.create", "", asked)
+
+        def job(db: Connection) -> tuple[Claim, bytes]:
+            made = self.registrar.new_claim(
                 db,
                 device_class=device_class,
                 device=device,
@@ -93,14 +106,18 @@ class Desk:
                 life_ms=int(life_s * 1000),
                 now_ms=now_ms,
             )
-        )
+            act.object = made[0].id
+            return made
+
+        claim, secret = await self.ledger.write(act, job)
         fingerprint = self.registrar.authority.fingerprint
         token = ClaimToken(address=self.address, fingerprint=fingerprint, secret=secret)
         return claim, token.text()
 
     async def withdraw(self, claim: str) -> None:
         """Let a token not be used any more."""
-        await self._write(lambda db, _: self.registrar.withdraw(db, claim))
+        act = Act("claim.withdraw", claim, {})
+        await self.ledger.write(act, lambda db: self.registrar.withdraw(db, claim))
 
     async def claims(self) -> list[Claim]:
         """Return all tokens, newest first."""
@@ -112,15 +129,15 @@ class Desk:
 
     async def accept(self, name: str) -> Enrolment:
         """Let a device that waits come for its certificate."""
-        return await self._write(lambda db, now_ms: self.registrar.accept(db, name, now_ms))
+        return await self._decide("enrolment.accept", name, self.registrar.accept)
 
     async def refuse(self, name: str) -> Enrolment:
         """Turn a device away that has no certificate yet."""
-        return await self._write(lambda db, now_ms: self.registrar.refuse(db, name, now_ms))
+        return await self._decide("enrolment.refuse", name, self.registrar.refuse)
 
     async def revoke(self, device: str) -> Identity:
         """Let a device not speak any more."""
-        return await self._write(lambda db, now_ms: self.registrar.revoke(db, device, now_ms))
+        return await self._decide("device.revoke", device, self.registrar.revoke)
 
     async def funnel(self) -> Provisioning:
         """Return where devices drop off while they are provisioned."""
@@ -134,6 +151,19 @@ class Desk:
             flood.forget(now_mono)
             if not flood.admits(name, 1.0, now_mono):
                 raise TooMany("too many requests about enrolment come from there: try later")
+
+    async def _decide(
+        self, action: str, name: str, decide: Callable[[Connection, str, int], D]
+    ) -> D:
+        now_ms = self.clock.now_ms()
+        act = Act(action, name, {"name": name})
+
+        def job(db: Connection) -> D:
+            decided = decide(db, name, now_ms)
+            act.object = decided.device
+            return decided
+
+        return await self.ledger.write(act, job)
 
     async def _write(self, job: Callable[[Connection, int], T]) -> T:
         now_ms = self.clock.now_ms()

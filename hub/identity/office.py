@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from hub.audit import Ledger
 from hub.clock import Clock
 from hub.errors import StateDirUnusable
 from hub.identity.ca import Authority, utc
@@ -46,9 +47,15 @@ class Office:
     """How devices are answered."""
     registrar: Registrar
 
-    def desk(self, database: Database, clock: Clock, address: str) -> Desk:
+    def desk(self, database: Database, clock: Clock, address: str, ledger: Ledger) -> Desk:
         """Return where devices and operators come; devices reach it at `address`."""
-        return Desk(registrar=self.registrar, database=database, clock=clock, address=address)
+        return Desk(
+            registrar=self.registrar,
+            database=database,
+            clock=clock,
+            address=address,
+            ledger=ledger,
+        )
 
 
 def open_office(settings: Settings, database: Database, now_ms: int) -> Office | None:

@@ -5,8 +5,10 @@ Owns putting the notary's work into transactions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
+from hub.audit import DONE, UNCHANGED, Act, Ledger
 from hub.clock import Clock
 from hub.errors import Clash
 from hub.store.database import Connection, Database
@@ -23,6 +25,7 @@ class TrustDesk:
     database: Database
     clock: Clock
     keys: OnlineKeys
+    ledger: Ledger
 
     async def view(self) -> dict[str, Any]:
         """Return the public halves of the online keys, and what is served of each role."""
@@ -65,15 +68,25 @@ class TrustDesk:
         """
         now_ms = self.clock.now_ms()
 
-        def job(db: Connection) -> dict[str, Any]:
-            notary.hand_in(db, self.keys, roots, targets, now_ms=now_ms)
-            return notary.view(db, self.keys)
+        asked = {
+            "roots_sha256": [sha256(each).hexdigest() for each in roots],
+            "targets_sha256": None if targets is None else sha256(targets).hexdigest(),
+        }
+        act = Act("trust.hand_in", "signed metadata", asked)
 
-        return await self.database.write(job)
+        def job(db: Connection) -> dict[str, Any]:
+            before = notary.view(db, self.keys)
+            notary.hand_in(db, self.keys, roots, targets, now_ms=now_ms)
+            after = notary.view(db, self.keys)
+            act.outcome = UNCHANGED if after == before else DONE
+            return after
+
+        return await self.ledger.write(act, job)
 
     async def new_online_keys(self) -> dict[str, Any]:
         """Make new online keys; they sign once a root names them."""
-        return await self.database.write(lambda _db: self.keys.renew())
+        act = Act("trust.new_online_keys", "online keys", {})
+        return await self.ledger.write(act, lambda _db: self.keys.renew())
 
     def _renew(self, db: Connection) -> None:
         try:

@@ -79,7 +79,7 @@ class Load:
             await asyncio.sleep(20 * POLL_S)
             if not self.hub.look():
                 continue
-            async with httpx.AsyncClient(base_url=f"{self.hub.url}/api/v1", timeout=5) as client:
+            async with self.hub.client(timeout=5) as client:
                 with contextlib.suppress(httpx.HTTPError):
                     await self._deploy(client)
 

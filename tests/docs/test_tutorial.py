@@ -20,7 +20,7 @@ BEFORE = ("make .venv/.installed", 'export PATH="$PWD/.venv/bin:$PATH"')
 
 # A person waits a few seconds; a test waits for what the person waits for.
 WAITS = {
-    "sleep 5;": "until fieldfare devices >&- 2>&-; do sleep 0.2; done;",
+    "sleep 5;": "until grep -q 'is ready' try/hub.log; do sleep 0.2; done;",
     "sleep 3;": "until fieldfare devices | grep -q 'house-1  yes'; do sleep 0.2; done;",
 }
 

@@ -6,6 +6,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 PROGRAM = """
 import os, sys
@@ -29,7 +32,14 @@ class HubProcess:
     def __init__(self, state_dir: Path, **settings: object) -> None:
         self.state_dir = state_dir
         self.log = state_dir.parent / f"{state_dir.name}.log"
-        chosen = {"state_dir": state_dir, "http_port": 0, "broker_port": 0, **settings}
+        self.token_file = state_dir.parent / f"{state_dir.name}.token"
+        chosen = {
+            "state_dir": state_dir,
+            "http_port": 0,
+            "broker_port": 0,
+            "bootstrap_token_file": self.token_file,
+            **settings,
+        }
         self._environment = {
             f"FIELDFARE_HUB_{name.upper()}": str(value) for name, value in chosen.items()
         }
@@ -78,9 +88,28 @@ class HubProcess:
                 return True
         return False
 
+    @property
+    def token(self) -> str:
+        """The token of the first admin."""
+        return self.token_file.read_text().strip()
+
+    def client(self, *, token: str | None = None, **more: Any) -> httpx.AsyncClient:
+        """Return a client of the API, as the first admin if no token is given."""
+        headers = {"authorization": f"Bearer {token or self.token}"}
+        return httpx.AsyncClient(base_url=f"{self.url}/api/v1", headers=headers, **more)
+
     def said(self) -> str:
         """Return everything it has written."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def forget(self, setting: str) -> None:
+        """Leave a setting to its default from the next start on."""
+        del self._environment[f"FIELDFARE_HUB_{setting.upper()}"]
+
+    def wait(self) -> int:
+        """Wait until it has ended by itself and return its exit code."""
+        assert self._child is not None
+        return self._child.wait(timeout=READY_MAX_S)
 
     def kill(self) -> None:
         """End it with SIGKILL."""

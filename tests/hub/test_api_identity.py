@@ -12,11 +12,16 @@ import pytest
 
 from hub.api.app import build_api
 from hub.api.device_app import build_device_api
-from hub.api.status import Status
-from hub.identity.desk import Desk
 from tests.hub.core import Core
-from tests.hub.identity.paper import NONCE, csr_of, new_key, proof_of, registrar_of
-from tests.hub.web import CoreClock, check_problem, operations_of, trust_desk_of
+from tests.hub.identity.paper import NONCE, csr_of, new_key, proof_of
+from tests.hub.web import (
+    check_problem,
+    desk_of,
+    operations_of,
+    status,
+    token_of,
+    trust_desk_of,
+)
 
 Client = httpx.AsyncClient
 
@@ -25,32 +30,19 @@ Client = httpx.AsyncClient
 async def both(core: Core, state_dir: Path) -> AsyncIterator[tuple[Client, Client]]:
     """Give a client for operators and one for devices."""
     operations = operations_of(core, state_dir)
-    desk = Desk(
-        registrar=registrar_of(),
-        database=core.database,
-        clock=CoreClock(core),
-        address="hub.example:8443",
-    )
-    status = Status(
-        run="00",
-        broker_kind="external",
-        broker_host="127.0.0.1",
-        broker_port=1883,
-        started_at_ms=1,
-        is_connected=lambda: True,
-        counters=dict,
-    )
-    trust = trust_desk_of(operations)
+    desk, trust = desk_of(operations), trust_desk_of(operations)
     apps = (
-        build_api(operations, status, trust, desk),
+        build_api(operations, status(), trust, desk),
         build_device_api(operations, trust, desk),
     )
+    token = {"authorization": f"Bearer {token_of(core).text()}"}
     clients = [
         Client(
             transport=httpx.ASGITransport(app=app, raise_app_exceptions=False),  # type: ignore[arg-type]
             base_url="http://127.0.0.1:8420/api/v1",
+            headers=shown,
         )
-        for app in apps
+        for app, shown in zip(apps, (token, {}), strict=True)
     ]
     async with clients[0], clients[1]:
         yield clients[0], clients[1]
@@ -114,9 +106,9 @@ async def test_a_renewal_needs_the_proof_of_the_key(clients: tuple[Client, Clien
     }
     fresh = await device.post("/renewals", json=wish)
     assert fresh.json()["certificate"] == said["certificate"]
-    for proof, status in (("!", 400), ("AAAA", 403)):
+    for proof, code in (("!", 400), ("AAAA", 403)):
         answer = await device.post("/renewals", json={**wish, "proof": proof})
-        check_problem(answer, status, "proof|signed")
+        check_problem(answer, code, "proof|signed")
 
 
 @pytest.mark.parametrize(
@@ -173,8 +165,11 @@ async def test_what_operators_decide_cannot_be_asked_where_devices_come(
 
 
 async def test_a_hub_without_https_says_how_to_enrol_devices(core: Core, tmp_path: Path) -> None:
-    from tests.hub.web import api_of
-
-    async with api_of(core, tmp_path) as client:
+    operations = operations_of(core, tmp_path)
+    api: Any = build_api(operations, status(), trust_desk_of(operations))
+    token = {"authorization": f"Bearer {token_of(core).text()}"}
+    transport = httpx.ASGITransport(app=api, raise_app_exceptions=False)
+    base = "http://127.0.0.1:8420/api/v1"
+    async with Client(transport=transport, base_url=base, headers=token) as client:
         check_problem(await client.get("/enrolments"), 400, "set https_port")
         assert (await client.get("/hub")).status_code == 200

@@ -14,11 +14,23 @@ import pytest
 from hub.api.app import BODY_BYTES_MAX, build_api
 from hub.artifacts import FOLDER, PARTS
 from hub.http import OVERFLOW, HttpServer, bind
+from hub.operators import Scope, Token, digest_of, new_token
+from hub.store.operators import save
 from tests.hub.core import Core
 from tests.hub.web import BLOB, DIGEST, operations_of, status, trust_desk_of
 
 STALL_S = 0.2
 """So short that a test need not wait for long; nothing here depends on how long it takes."""
+
+SHOWN = new_token()
+ADMIN = Token(
+    id=SHOWN.id,
+    name="ada",
+    scope=Scope.ADMIN,
+    digest=digest_of(SHOWN.secret),
+    created_ms=0,
+    expires_ms=2**60,
+)
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -45,6 +57,7 @@ async def serving(
     operations = operations_of(
         core, state_dir, http_stall_s=stall_s, http_min_bytes_per_s=1_000_000
     )
+    core.database.transact(lambda db: save(db, ADMIN))
     listening = bind("127.0.0.1", 0)
     port = listening.getsockname()[1]
     server = HttpServer(
@@ -73,7 +86,8 @@ async def connect(core: Core, tmp_path: Path) -> AsyncIterator[Connect]:
 
 
 def head(method: str, path: str, *more: str) -> bytes:
-    lines = [f"{method} /api/v1{path} HTTP/1.1", "Host: 127.0.0.1", *more]
+    shown = f"Authorization: Bearer {SHOWN.text()}"
+    lines = [f"{method} /api/v1{path} HTTP/1.1", "Host: 127.0.0.1", shown, *more]
     return "\r\n".join([*lines, "", ""]).encode()
 
 

@@ -46,9 +46,41 @@ def test_the_address_of_a_hub_is_no_setting_of_one() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example", ""])
-def test_http_stays_on_loopback_and_says_why(host: str) -> None:
-    with pytest.raises(BadSettings, match="loopback.*Anyone who reaches the API can deploy"):
+def test_without_tls_http_stays_on_loopback_and_says_why(host: str) -> None:
+    with pytest.raises(BadSettings, match="http_host.*loopback.*TLS"):
         load_settings(environment={}, chosen={"http_host": host})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"tls_certificate": "hub.pem", "tls_key": "hub.key"}, {"proxy_address": "192.0.2.1"}],
+)
+def test_with_tls_http_may_be_anywhere(more: dict[str, str]) -> None:
+    chosen = {"http_host": "0.0.0.0", **more}
+    assert load_settings(environment={}, chosen=chosen).http_host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"tls_certificate": "hub.pem"}, "belong together"),
+        ({"tls_key": "hub.key"}, "belong together"),
+        ({"proxy_address": "proxy.example.org"}, "proxy_address.*IP"),
+        ({"http_host": "hub.example.org", "proxy_address": "192.0.2.1"}, "no IP address"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(chosen: dict[str, str], words: str) -> None:
+    with pytest.raises(BadSettings, match=words):
+        load_settings(environment={}, chosen=chosen)
+
+
+def test_names_of_the_api_come_with_commas_or_as_a_list(tmp_path: Path) -> None:
+    named = {f"{ENV_PREFIX}HTTP_NAMES": "hub.example.org, [2001:db8::1],"}
+    expected = ("hub.example.org", "[2001:db8::1]")
+    assert load_settings(environment=named).http_names == expected
+    file = tmp_path / "hub.toml"
+    file.write_text('http_names = ["hub.example.org", "[2001:db8::1]"]')
+    assert load_settings(file, environment={}).http_names == expected
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])

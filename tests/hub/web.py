@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from litestar.types import ASGIApp
 
 from hub.api.app import build_api
 from hub.api.status import Status
 from hub.artifacts import Artifacts
 from hub.clock import Clock
+from hub.identity.desk import Desk
 from hub.operations import Operations
+from hub.operators import LIFE_S, Scope, Shown
 from hub.packs import Packs
 from hub.publisher import Publisher
 from hub.settings import Settings
+from hub.tokens import make
 from hub.trust.desk import TrustDesk
 from hub.trust.online import OnlineKeys
 from sync.transport.memory import MemoryTransport
@@ -24,6 +28,7 @@ from sync.transport.memory_broker import MemoryBroker
 from sync.transport.port import Link
 from tests.fakes.fleet import FleetDevice, fact
 from tests.hub.core import Core
+from tests.hub.identity.paper import registrar_of
 
 BLOB = b"a tree of files" * 1000
 DIGEST = hashlib.sha256(BLOB).hexdigest()
@@ -45,7 +50,18 @@ class CoreClock:
 def trust_desk_of(operations: Operations) -> TrustDesk:
     """Return what serves signed metadata of `operations`."""
     keys = OnlineKeys(operations.settings.state_dir)
-    return TrustDesk(operations.database, operations.clock, keys)
+    return TrustDesk(operations.database, operations.clock, keys, operations.ledger)
+
+
+def desk_of(operations: Operations) -> Desk:
+    """Return where devices and operators come about identities."""
+    return Desk(
+        registrar=registrar_of(),
+        database=operations.database,
+        clock=operations.clock,
+        address="hub.example:8443",
+        ledger=operations.ledger,
+    )
 
 
 def operations_of(core: Core, state_dir: Path, **chosen: Any) -> Operations:
@@ -78,14 +94,25 @@ def status() -> Status:
     )
 
 
+def app_of(core: Core, state_dir: Path, **chosen: Any) -> ASGIApp:
+    """Return the API over `core`."""
+    operations = operations_of(core, state_dir, **chosen)
+    return build_api(operations, status(), trust_desk_of(operations), desk_of(operations))
+
+
+def token_of(core: Core, scope: Scope = Scope.ADMIN, name: str = "ada") -> Shown:
+    """Return a new token."""
+    return core.database.transact(lambda db: make(db, name, scope, LIFE_S, core.now.ms))[1]
+
+
 @asynccontextmanager
 async def api_of(core: Core, state_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client of the API over `core`."""
-    operations = operations_of(core, state_dir)
-    api = build_api(operations, status(), trust_desk_of(operations))
+    """Give a client of the API over `core`, as an admin."""
+    api = app_of(core, state_dir)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=api, raise_app_exceptions=False),  # type: ignore[arg-type]
         base_url="http://127.0.0.1:8420/api/v1",
+        headers={"authorization": f"Bearer {token_of(core).text()}"},
     ) as client:
         yield client
 

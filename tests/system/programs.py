@@ -91,6 +91,7 @@ class HubProgram(Program):
 
     def __init__(self, folder: Path, broker_port: int | None, **settings: str) -> None:
         self.http_port = free_port()
+        self.token_file = folder / "hub.token"
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.broker_port = broker_port if broker_port is not None else free_port()
         broker = "embedded" if broker_port is None else f"127.0.0.1:{broker_port}"
@@ -100,17 +101,26 @@ class HubProgram(Program):
             "broker": broker,
             "broker_port": str(self.broker_port),
             "silence_s": "3",
+            "bootstrap_token_file": str(folder / "hub.token"),
             **settings,
         }
         env = {f"FIELDFARE_HUB_{name.upper()}": value for name, value in names.items()}
         super().__init__("hub", [str(BIN / "fieldfare"), "hub"], env, folder / "hub.log")
+
+    @property
+    def token(self) -> str:
+        """The token of the first admin."""
+        return self.token_file.read_text().strip()
 
     def ask(self, method: str, path: str, body: bytes | object | None = None) -> Any:
         """Make one request and return the decoded answer."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
         request = urllib.request.Request(  # noqa: S310 - our own loopback address
-            f"{self.url}/api/v1{path}", data=data, method=method, headers={"Content-Type": kind}
+            f"{self.url}/api/v1{path}",
+            data=data,
+            method=method,
+            headers={"Content-Type": kind, "Authorization": f"Bearer {self.token}"},
         )
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - as above

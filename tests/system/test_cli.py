@@ -33,6 +33,7 @@ async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         try:
             await hub.wait_ready()
             monkeypatch.setenv("FIELDFARE_HUB_URL", hub.url)
+            monkeypatch.setenv("FIELDFARE_TOKEN", hub.token)
             yield hub
         finally:
             hub.kill()

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from hub.broker_plan import BrokerKind
@@ -33,7 +32,7 @@ class Ground:
         self.fleet = fleet
 
     async def ask(self, method: str, path: str, **more: Any) -> Any:
-        async with httpx.AsyncClient(base_url=f"{self.hub.url}/api/v1", timeout=30) as client:
+        async with self.hub.client(timeout=30) as client:
             answer = await client.request(method, path, **more)
         assert answer.is_success, answer.text
         return answer.json()

@@ -98,7 +98,7 @@ async def _unacknowledged_count(client: httpx.AsyncClient) -> int:
 
 
 async def _facts(hub: HubProcess, device: str) -> dict[str, object]:
-    async with httpx.AsyncClient(base_url=f"{hub.url}/api/v1") as client:
+    async with hub.client() as client:
         found: dict[str, object] = (await client.get(f"/devices/{device}")).json()["facts"]
     return found
 
@@ -111,8 +111,8 @@ async def test_a_second_hub_on_the_same_folder_leaves_the_first_alone(tmp_path: 
         assert code == ExitCode.ANOTHER_HUB
         assert f"another hub (process {hub.pid}) runs on" in line
         assert hub.is_running
-        async with httpx.AsyncClient() as client:
-            assert (await client.get(f"{hub.url}/api/v1/hub")).status_code == 200
+        async with hub.client() as client:
+            assert (await client.get("/hub")).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_a_full_disk_stops_nothing_and_is_over_when_there_is_room(tmp_path
             await asyncio.sleep(POLL_S)
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         resource.prlimit(hub.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-        async with httpx.AsyncClient(base_url=f"{hub.url}/api/v1") as client:
+        async with hub.client() as client:
             wish = {"value": "x"}
             refused = await client.put("/devices/d1/settings/mode", json=wish)
             assert refused.status_code == 507

@@ -56,6 +56,7 @@ async def test_a_signed_release_travels_by_hub_and_by_stick_while_keys_are_repla
         try:
             await hub.wait_ready()
             monkeypatch.setenv("FIELDFARE_HUB_URL", hub.url)
+            monkeypatch.setenv("FIELDFARE_TOKEN", hub.token)
 
             # Keys, and what is not signed without them.
             assert "no keys" in run("release", "build", str(tree), "--unmeasured", "?", code=17)

@@ -64,7 +64,11 @@ class SecureFleet:
         """Run `fieldfare WORDS --json`."""
         done = subprocess.run(
             [str(BIN / "fieldfare"), *words, "--json"],
-            env={**os.environ, "FIELDFARE_HUB_URL": self.hub.url},
+            env={
+                **os.environ,
+                "FIELDFARE_HUB_URL": self.hub.url,
+                **({"FIELDFARE_TOKEN": self.hub.token} if self.hub.token_file.exists() else {}),
+            },
             capture_output=True,
             text=True,
             timeout=60,
@@ -110,7 +114,10 @@ class SecureFleet:
 
     async def wait_registered(self, *devices: str) -> None:
         def are_there() -> bool:
-            names = {each.device for each in HubClient(self.hub.url).devices()}
+            names = {
+                each.device
+                for each in HubClient(self.hub.url, token=lambda: self.hub.token).devices()
+            }
             return names >= set(devices)
 
         await until(are_there, self.tails)

@@ -17,6 +17,8 @@ class CannedHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answering)
         self.answers: dict[tuple[str, str], tuple[int, Any]] = {}
         self.asked: list[tuple[str, str, bytes]] = []
+        self.credentials: list[str | None] = []
+        """What each request showed as its `Authorization`."""
 
     @property
     def url(self) -> str:
@@ -40,6 +42,7 @@ class _Answering(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.asked.append((self.command, self.path, body))
+        self.server.credentials.append(self.headers.get("Authorization"))
         problem = {"title": "There is no such thing", "status": 404, "detail": self.path}
         status, answer = self.server.answers.get((self.command, self.path), (404, problem))
         text = b"" if answer is None else answer if isinstance(answer, bytes) else _json(answer)
