@@ -67,6 +67,8 @@ class Acts:
                 stall_s=settings.fetch_stall_s,
                 disk_reserve_bytes=settings.disk_reserve_bytes,
                 bytes_per_s=settings.download_bytes_per_s,
+                least_bytes_per_s=settings.download_least_bytes_per_s,
+                slow_s=settings.download_slow_s,
                 budget_ratio=settings.download_budget_ratio,
                 metered_interfaces=settings.metered_interfaces,
                 metered_bytes_max=settings.metered_bytes_max,

@@ -34,6 +34,9 @@ class FetchLimits:
     disk_reserve_bytes: int
     bytes_per_s: int = 0
     """0 is no limit."""
+    least_bytes_per_s: int = 0
+    """Slower than that over `slow_s` of waiting, an attempt is broken off; 0 takes any rate."""
+    slow_s: float = 60.0
     budget_ratio: float = 4.0
     """How many times its length a file may cost."""
     metered_interfaces: tuple[str, ...] = ()
@@ -99,15 +102,31 @@ class Line:
             self.is_cut = True
             held, is_touching = self._socket, self._is_touching
         if held is not None:
-            with contextlib.suppress(OSError):  # it may be closed already
-                # Not the method of a TLS socket: that one takes its state away under the reader.
-                socket.socket.shutdown(held, socket.SHUT_RDWR)
+            _shut(held)
         elif not is_touching:
             self.on_cut_unconnected()
 
     def _check(self) -> None:
         if self.is_cut:
             raise LinkBroke("nobody waits for it any more")
+
+
+@contextlib.contextmanager
+def ends_within(connected: socket.socket, seconds: float) -> Iterator[None]:
+    """Cut a connection if the block takes longer: a head that trickles is never silent."""
+    timer = threading.Timer(seconds, _shut, (connected,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut(connected: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it may be closed already
+        # Not the method of a TLS socket: that one takes its state away under the reader.
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 class on_disk:  # noqa: N801 - reads as the statement it makes

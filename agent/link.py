@@ -1,6 +1,7 @@
 """What a download may take from the link it comes over: how fast, how much, and over which.
 
-Owns the pace, the budget of a file, and the policy for links that cost money. Decides nothing else.
+Owns the pace, the least rate, the budget of a file, and the policy for links that cost money.
+Decides nothing else.
 """
 
 import contextlib
@@ -53,6 +54,32 @@ class Pace:
         self._free_mono = max(self._free_mono, now - BURST_S) + count / self._bytes_per_s
         while (left_s := self._free_mono - self._mono_s()) > 0 and is_wanted():
             self._sleep(min(left_s, NAP_S))
+
+
+class Flow:
+    """Tells a link that trickles: bytes come often enough, and so few that it would never end.
+
+    Only the time that was spent waiting for bytes counts, not what the device's own pace costs.
+    """
+
+    def __init__(self, least_bytes_per_s: int, window_s: float) -> None:
+        """Want `least_bytes_per_s` over each `window_s`; 0 wants nothing."""
+        self._least_bytes_per_s = least_bytes_per_s
+        self._window_s = window_s
+        self._waited_s = 0.0
+        self._bytes = 0
+
+    def came(self, count: int, waited_s: float) -> str:
+        """Count bytes that were waited for; return what is wrong, empty if nothing is."""
+        self._waited_s += waited_s
+        self._bytes += count
+        if self._waited_s < self._window_s:
+            return ""
+        waited_s, self._waited_s = self._waited_s, 0.0
+        came_bytes, self._bytes = self._bytes, 0
+        if came_bytes >= self._least_bytes_per_s * waited_s:
+            return ""
+        return f"{came_bytes} bytes came in {waited_s:.0f} s"
 
 
 class Budget:

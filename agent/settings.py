@@ -132,6 +132,14 @@ class Settings(BaseModel):
     download_bytes_per_s: int = Field(
         0, ge=0, description="Most bytes of downloads in a second; 0 is no limit."
     )
+    download_least_bytes_per_s: int = Field(
+        100,
+        ge=0,
+        description="Least rate of a download; one that trickles is broken off. 0 takes any rate.",
+    )
+    download_slow_s: Seconds = Field(
+        60.0, description="Time spent waiting for bytes over which the least rate is looked at."
+    )
     download_budget_ratio: float = Field(
         4.0,
         ge=1,

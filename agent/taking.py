@@ -4,11 +4,12 @@ Owns where each byte goes and when it is too much. Never opens a connection or a
 """
 
 import os
+import time
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from agent.blocks import Watch, WrongBlock
 from agent.line import FetchFailed, Line, LinkBroke
-from agent.link import Budget, Pace
+from agent.link import Budget, Flow, Pace
 from sync.stages import Reason
 
 if TYPE_CHECKING:
@@ -21,13 +22,20 @@ class Taking:
     """Takes what comes into a file."""
 
     def __init__(
-        self, file: BinaryIO, length_bytes: int, budget: Budget, pace: Pace, line: Line
+        self,
+        file: BinaryIO,
+        length_bytes: int,
+        budget: Budget,
+        pace: Pace,
+        flow: Flow,
+        line: Line,
     ) -> None:
         """Take into `file`, open for appending, what makes it `length_bytes` long."""
         self._file = file
         self._length_bytes = length_bytes
         self._budget = budget
         self._pace = pace
+        self._flow = flow
         self._line = line
 
     def copy(
@@ -43,7 +51,7 @@ class Taking:
 
         Raises:
             WrongBlock: What came is wrong; what is here ends before that.
-            FetchFailed: Too much came.
+            FetchFailed: Too much came, or it came too slowly.
             OSError: The link or the disk failed.
         """
         file = self._file
@@ -54,7 +62,7 @@ class Taking:
             if watch is None:
                 file.truncate(0)
         position = file.seek(0, os.SEEK_END)
-        while chunk := _read(answer):
+        while chunk := self._read(answer):
             self._budget.spent_bytes += len(chunk)
             check_budget(self._budget, self._length_bytes)
             self._pace.took(len(chunk), lambda: not self._line.is_cut)
@@ -73,6 +81,14 @@ class Taking:
                     file.truncate(wrong.start)
                     raise
             file.write(fresh)
+
+    def _read(self, answer: "HTTPResponse") -> bytes:
+        asked_mono = time.monotonic()
+        chunk = _read(answer)
+        slow = self._flow.came(len(chunk), time.monotonic() - asked_mono)
+        if slow and chunk:
+            raise FetchFailed(Reason.SLOW, slow, final=False)
+        return chunk
 
 
 def check_budget(budget: Budget, length_bytes: int) -> None:

@@ -16,6 +16,7 @@ import hashlib
 import os
 import shutil
 import ssl
+import time
 from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
@@ -23,8 +24,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from urllib.parse import urljoin, urlsplit
 
 from agent.blocks import WORTH_BYTES, Blocks, WrongBlock, list_bytes, resumed
-from agent.line import FetchFailed, FetchLimits, Line, LinkBroke, on_disk
-from agent.link import Budget, Pace, metered_link
+from agent.line import FetchFailed, FetchLimits, Line, LinkBroke, ends_within, on_disk
+from agent.link import Budget, Flow, Pace, metered_link
 from agent.room import reserve
 from agent.taking import CHUNK_BYTES, Taking, check_budget
 from sync.stages import Reason
@@ -147,10 +148,9 @@ class Transfer:
 
         try:
             with contextlib.closing(self._connect(self.hub_url)) as connection:
-                connection.request("GET", _path_of(self.hub_url) + path, headers=_headers())
-                answer = connection.getresponse()
+                answer = self._answer(connection, _path_of(self.hub_url) + path, _headers())
                 after = answer.getheader("Retry-After") or ""
-                body = answer.read(bytes_max)
+                body = self._small(answer, bytes_max)
         except (OSError, HTTPException, ValueError) as error:  # a name can be none for DNS
             raise _unreachable(error) from None
         return answer.status, float(after) if after.isdecimal() else 0.0, body
@@ -218,7 +218,8 @@ class Transfer:
                 start = _start_of(answer, part, have_bytes)
                 with on_disk(), part.open("ab") as file:
                     reserve(file.fileno(), length_bytes)
-                    taking = Taking(file, length_bytes, budget, self._pace, line)
+                    flow = Flow(self._limits.least_bytes_per_s, self._limits.slow_s)
+                    taking = Taking(file, length_bytes, budget, self._pace, flow, line)
                     watch = None if blocks is None else resumed(blocks, part)
                     try:
                         taking.copy(answer, start, have_bytes, watch)
@@ -272,6 +273,28 @@ class Transfer:
         connection.connect()
         return connection
 
+    def _answer(
+        self, connection: "HTTPConnection", path: str, headers: dict[str, str]
+    ) -> "HTTPResponse":
+        """Ask, and return what is answered once its head is here."""
+        with ends_within(connection.sock, 2 * self._limits.stall_s):
+            connection.request("GET", path, headers=headers)
+            return connection.getresponse()
+
+    def _small(self, answer: "HTTPResponse", bytes_max: int) -> bytes:
+        """Return the body of an answer, no more of it than `bytes_max`."""
+        flow = Flow(self._limits.least_bytes_per_s, self._limits.slow_s)
+        body = bytearray()
+        asked_mono = time.monotonic()
+        while len(body) < bytes_max and (chunk := answer.read1(bytes_max - len(body))):
+            body += chunk
+            came_mono = time.monotonic()
+            slow = flow.came(len(chunk), came_mono - asked_mono)
+            if slow:
+                raise FetchFailed(Reason.SLOW, slow, final=False)
+            asked_mono = came_mono
+        return bytes(body)
+
     def _open(
         self, stack: contextlib.ExitStack, place: str, sha256: str, have_bytes: int, line: Line
     ) -> "HTTPResponse":
@@ -284,8 +307,7 @@ class Transfer:
             line.release()
             connection = stack.enter_context(contextlib.closing(self._connect(url)))
             line.hold(connection.sock)
-            connection.request("GET", _path_of(url), headers=headers)
-            answer = connection.getresponse()
+            answer = self._answer(connection, _path_of(url), headers)
             if answer.status not in REDIRECTS:
                 return answer
             url = _followed(url, answer.getheader("Location") or "")

@@ -295,7 +295,7 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.ROLLBACK: "Older metadata was offered than the device has seen before.",
         Reason.ROLLBACK_FAILED: "The release that ran before could not be restored.",
         Reason.ROLLED_BACK_OK: "The release that ran before runs again and is healthy.",
-        Reason.SLOW: "Metadata came so slowly that it would never have ended.",
+        Reason.SLOW: "Something came so slowly that it would never have ended.",
         Reason.STALE: "The newest metadata there is had run out too long ago.",
         Reason.SUPERSEDED: "A later deployment took its place.",
         Reason.TOO_LARGE: "A file is larger than the device accepts.",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from agent.line import ends_within
 from sync.metadata import Refused
 from sync.stages import Reason
 
@@ -65,10 +66,13 @@ class HubSource:
         """As `Source.get`."""
         try:
             with contextlib.closing(self._connect()) as connection:
+                connection.connect()
                 path = f"{self._address.path.rstrip('/')}/api/v1/trust/metadata/{name}"
                 headers = {"Connection": "close", "User-Agent": "fieldfare-agent"}
-                connection.request("GET", path, headers=headers)
-                with connection.getresponse() as answer:
+                with ends_within(connection.sock, 2 * self._stall_s):
+                    connection.request("GET", path, headers=headers)
+                    came = connection.getresponse()
+                with came as answer:
                     if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
                         return None
                     if answer.status != HTTPStatus.OK:

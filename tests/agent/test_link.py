@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.link import SLACK_BYTES, Budget, Pace, metered_link
+from agent.link import SLACK_BYTES, Budget, Flow, Pace, metered_link
 
 HEAD = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
 WIRE = "eth0 00000000 0100A8C0 0003 0 0 100 00000000 0 0 0\n"
@@ -31,6 +31,23 @@ def test_bytes_are_spread_over_time() -> None:
 def test_nobody_waits_for_bytes_that_are_no_longer_wanted() -> None:
     pace = Pace(1, mono_s=lambda: 0.0, sleep=lambda _: pytest.fail("it slept"))
     pace.took(1_000_000, lambda: False)
+
+
+def test_a_link_that_trickles_is_told_from_one_that_is_slow() -> None:
+    slow, trickling = Flow(100, 60.0), Flow(100, 60.0)
+
+    assert [slow.came(1000, 10.0) for _ in range(60)] == [""] * 60
+    assert [bool(trickling.came(999, 10.0)) for _ in range(12)] == 2 * [*[False] * 5, True]
+
+
+def test_a_moment_without_bytes_between_many_is_forgiven() -> None:
+    flow = Flow(100, 60.0)
+
+    assert [flow.came(*each) for each in ((50_000, 1.0), (0, 30.0), (1, 29.0))] == [""] * 3
+
+
+def test_where_any_rate_is_taken_nothing_is_too_slow() -> None:
+    assert Flow(0, 60.0).came(1, 1_000_000.0) == ""
 
 
 def test_a_budget_is_kept_across_restarts(tmp_path: Path) -> None:

@@ -195,6 +195,56 @@ async def test_a_link_that_loses_too_much_is_given_up_and_says_so(tmp_path: Path
     assert link.sent_bytes < 3 * len(CONTENT) + SLACK_BYTES + 2_100_000
 
 
+def trickles(asked: Asked) -> None:
+    """Sends a byte now and then, so that the line is never silent."""
+    for byte in asked.rest():
+        asked.send(bytes([byte]))
+        asked.wfile.flush()
+        if asked.link.over.wait(0.01):
+            return
+
+
+async def test_a_link_that_trickles_is_given_up_and_says_so(tmp_path: Path) -> None:
+    with linked(Link(CONTENT, trickles)) as link, pytest.raises(FetchFailed) as failed:
+        slow = fetcher(link.url, tmp_path, attempts_max=3, least_bytes_per_s=1_000_000, slow_s=0.1)
+        await slow.fetch(DIGEST, len(CONTENT))
+
+    assert failed.value.reason is Reason.SLOW
+    assert link.requests_count == 3
+
+
+def trickles_its_head(asked: Asked) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\n" + b"X-More: of it\r\n" * 10_000:
+        asked.wfile.write(bytes([byte]))
+        asked.wfile.flush()
+        if asked.link.over.wait(0.01):
+            return
+
+
+async def test_an_answer_whose_head_trickles_is_cut_off(tmp_path: Path) -> None:
+    with linked(Link(CONTENT, whole)) as hub, linked(Link(CONTENT, trickles_its_head)) as neighbour:
+        near = fetcher(hub.url, tmp_path, neighbours=(neighbour.url,), stall_s=0.5)
+        path = await near.fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert neighbour.requests_count == 1
+
+
+async def test_a_neighbour_that_trickles_is_left_for_the_hub(tmp_path: Path) -> None:
+    with linked(Link(CONTENT, whole)) as hub, linked(Link(CONTENT, trickles)) as neighbour:
+        near = fetcher(
+            hub.url,
+            tmp_path,
+            neighbours=(neighbour.url,),
+            least_bytes_per_s=10_000,
+            slow_s=0.1,
+        )
+        path = await near.fetch(DIGEST, len(CONTENT))
+
+    assert path.read_bytes() == CONTENT
+    assert neighbour.requests_count == 1
+
+
 async def test_the_budget_counts_what_came_before_a_restart(tmp_path: Path) -> None:
     (tmp_path / f"{DIGEST}.spent").write_text(str(5 * len(CONTENT)))
     with linked(Link(CONTENT, whole)) as link, pytest.raises(FetchFailed, match="given up"):
