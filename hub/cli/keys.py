@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hub.cli.exits import CommandFailed, Exit
+from hub.cli.files import save
 from hub.cli.options import (
     as_json,
     failures,
@@ -26,6 +27,7 @@ from hub.cli.options import (
 from hub.client import HubClient, HubFailure
 
 if TYPE_CHECKING:
+    from hub.trust.drafts import Standing
     from hub.trust.keys import KeyFolder
 
 PASSPHRASE_FILE: Final = "FIELDFARE_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
@@ -205,6 +207,58 @@ def rotate(
         if online is None:
             _push(folder, client)
     _tell(folder, None if online is not None else client, is_json=as_json)
+
+
+@keys.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@keys_option
+@click.option("--yes", is_flag=True, help="Sign without asking.")
+@as_json
+def sign(file: Path, keys: Path, *, yes: bool, as_json: bool) -> int:
+    """Add the signatures of the keys that are here to a FILE that waits for them.
+
+    Where several keys have to sign and nobody holds them all, the file travels from one holder to
+    the next. Shows first what becomes different. Once enough have signed, what was signed is kept,
+    and `fieldfare keys push` hands it in. Sends nothing.
+    """
+    from hub.trust import drafts  # noqa: PLC0415 - costs 100 ms
+
+    with signing():
+        folder = key_folder(keys)
+        draft = drafts.load(file)
+        drafts.standings(folder, draft)
+        lines = drafts.changes(folder, draft)
+        for line in lines:
+            click.echo(line, err=True)
+        if not yes:
+            click.confirm("Sign this?", abort=True, err=True)
+        count = drafts.signed_here(folder, draft, passphrase())
+        found = drafts.standings(folder, draft)
+        save(file, draft.encode().decode())
+        is_complete = all(each.is_complete for each in found)
+        if is_complete:
+            drafts.keep(folder, draft)
+    _tell_standing(found, lines, count, is_complete=is_complete, is_json=as_json)
+    return Exit.OK if is_complete else Exit.STILL_OPEN
+
+
+def _tell_standing(
+    found: "list[Standing]", lines: list[str], count: int, *, is_complete: bool, is_json: bool
+) -> None:
+    if is_json:
+        parts = [
+            {**each._asdict(), "signed": list(each.signed), "missing": list(each.missing)}
+            for each in found
+        ]
+        print_json({"complete": is_complete, "added": count, "changes": lines, "signatures": parts})
+        return
+    click.echo(f"{count} signatures were added" if count != 1 else "1 signature was added")
+    for each in found:
+        others = ", ".join(keyid[:12] for keyid in each.missing)
+        rest = "" if each.is_complete else f"; still to sign: {others}"
+        click.echo(f"{each.what}: {len(each.signed)} of {each.threshold}{rest}")
+    if is_complete:
+        click.echo("it is complete and kept; hand it in with: fieldfare keys push")
 
 
 @keys.command()

@@ -104,6 +104,12 @@ class KeyFolder:
         """Return what signs with these keys; raises as `signers`."""
         return [self._signer(each, passphrase) for each in known]
 
+    def has(self, known: Known) -> bool:
+        """Tell whether a key can sign here: its file is here, or it is held by something else."""
+        if not known.signer.startswith(FILE_SCHEME):
+            return True
+        return (self.folder / known.signer.removeprefix(FILE_SCHEME)).is_file()
+
     def make(self, role: str, passphrase: str) -> Known:
         """Make a key file and return what is to be listed of it; it is not listed yet.
 
@@ -195,6 +201,15 @@ class KeyFolder:
     def keep_targets(self, content: bytes) -> None:
         """Keep a signed list of releases."""
         self._write(f"{METADATA}/targets.json", content)
+
+    def keep_draft(self, name: str, content: bytes) -> Path:
+        """Keep what waits to be signed by others; return its file."""
+        self._write(name, content)
+        return self.folder / name
+
+    def drop_draft(self, name: str) -> None:
+        """Remove what waits no more."""
+        (self.folder / name).unlink(missing_ok=True)
 
     # Within.
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tuf.api.metadata import Metadata, Root, Targets
 
+from hub.trust.drafts import FOLDER, Draft, settle, signed_here, waiting
 from hub.trust.keys import KeyFolder, KeysUnusable, Known, Passphrase
 from hub.trust.online import key_from
 from hub.trust.repository import (
@@ -112,17 +113,14 @@ def replace_keys(
         KeysUnusable: Too few keys, or something cannot be read or written.
     """
     before = folder.root()
-    root_signers = folder.known(Root.type)
     folder.add(keys)
     named = RoleKeys(tuple(each.key() for each in keys), before.roles[role].threshold)
     if len(named.keys) < named.threshold:
         raise KeysUnusable(f"{named.threshold} keys have to sign for {role}, so one is too few")
+    targets = None
     if role == Targets.type:
         targets = next_targets(folder.targets()[0], now_s=now_s)
-        folder.keep_targets(sign(targets, folder.signers_of(keys, passphrase)))
-    else:
-        root_signers = [*root_signers, *keys]
-    return _next_root(folder, before, {role: named}, root_signers, passphrase, now_s=now_s)
+    return _next_root(folder, before, {role: named}, passphrase, targets=targets, now_s=now_s)
 
 
 def replace_online(
@@ -137,8 +135,7 @@ def replace_online(
     Raises:
         KeysUnusable: Something cannot be read or written.
     """
-    before, signers = folder.root(), folder.known(Root.type)
-    return _next_root(folder, before, online_roles(online), signers, passphrase, now_s=now_s)
+    return _next_root(folder, folder.root(), online_roles(online), passphrase, now_s=now_s)
 
 
 def list_release(
@@ -222,35 +219,34 @@ def take_from_hub(folder: KeyFolder, roots: Sequence[bytes], targets: bytes | No
 
 
 def _list(folder: KeyFolder, targets: Targets, passphrase: Passphrase) -> bytes:
-    known = folder.known(Targets.type)
-    needed = folder.root().roles[Targets.type].threshold
-    if len(known) < needed:
-        raise KeysUnusable(
-            f"{len(known)} of the targets keys that the root names are in {folder.folder}, "
-            f"and {needed} have to sign"
-        )
-    content = sign(targets, folder.signers_of(known, passphrase))
-    folder.keep_targets(content)
-    return content
+    draft = Draft(targets=Metadata(targets))
+    before = waiting(folder, draft.name)
+    if before is not None and before.targets is not None:
+        if before.targets.signed.targets != targets.targets:
+            raise KeysUnusable(
+                f"another list of releases waits to be signed: {folder.folder}/{FOLDER}/"
+                f"{draft.name}.json; have it signed with `fieldfare keys sign`, or remove it"
+            )
+        draft = before
+    signed_here(folder, draft, passphrase)
+    settle(folder, draft)
+    return folder.targets()[1]
 
 
 def _next_root(
     folder: KeyFolder,
     before: Root,
     changed: Mapping[str, RoleKeys],
-    signers: Sequence[Known],
     passphrase: Passphrase,
     *,
     now_s: int,
+    targets: Targets | None = None,
 ) -> Root:
     roles: dict[str, RoleKeys] = {
         role: role_keys(before, role) for role in (*OFFLINE, *ONLINE)
     } | dict(changed)
     root = make_root(roles, version=before.version + 1, now_s=now_s)
-    content = sign(root, folder.signers_of(signers, passphrase))
-    try:
-        Chain(folder.roots()[-1]).add_root(content)
-    except Refused as refused:
-        raise KeysUnusable(f"the new root would not be believed: {refused.detail}") from None
-    folder.keep_root(root.version, content)
+    draft = Draft(Metadata(root), Metadata(targets) if targets is not None else None)
+    signed_here(folder, draft, passphrase)
+    settle(folder, draft)
     return root

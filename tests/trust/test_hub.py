@@ -323,7 +323,7 @@ async def test_two_of_three_keys_sign(
     folder_keys = [each for each in known if each.role != "targets"]
     (folder.folder / "keys.json").unlink()
     folder.add(folder_keys)
-    with pytest.raises(KeysUnusable, match="2 have to sign"):
+    with pytest.raises(KeysUnusable, match="0 of the 2 keys that have to sign"):
         signing.list_release(folder, lamp("1.1.0"), words, now_s=NOW_S)
 
 

@@ -1,0 +1,228 @@
+"""Keys that several people hold: what waits to be signed, and what becomes of it."""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.cli.keys import keys as command
+from hub.trust import drafts, signing
+from hub.trust.drafts import Draft, MoreMustSign
+from hub.trust.keys import KeyFolder, KeysUnusable
+from hub.trust.signing import Quorum
+from sync.trust import Chain, target_in
+from tests.trust.test_hub import words
+from tests.trust.workshop import NOW_S, Workshop, lamp
+
+ONLINE = {
+    role: {"keyid": keys[0].public_key.keyid, **keys[0].public_key.to_dict()}
+    for role, keys in Workshop().signers.items()
+    if role in ("snapshot", "timestamp")
+}
+
+
+@pytest.fixture
+def holders(tmp_path: Path) -> list[KeyFolder]:
+    """Three folders, each with one root and one targets key; two of three have to sign."""
+    whole = KeyFolder(tmp_path / "whole")
+    quorums = {"root": Quorum(3, 2), "targets": Quorum(3, 2)}
+    signing.begin(whole, ONLINE, quorums, words, now_s=NOW_S)
+    found = []
+    for number in range(3):
+        folder = tmp_path / f"holder-{number}"
+        shutil.copytree(whole.folder, folder)
+        for role in ("root", "targets"):
+            for at, file in enumerate(sorted(folder.glob(f"{role}-*.pem"))):
+                if at != number:
+                    file.unlink()
+        found.append(KeyFolder(folder))
+    shutil.rmtree(whole.folder)
+    return found
+
+
+def begun(folder: KeyFolder, version: str = "1.0.0") -> Path:
+    """Begin a list of releases that others have to sign; return its file."""
+    with pytest.raises(MoreMustSign) as waits:
+        signing.list_release(folder, lamp(version), words, now_s=NOW_S)
+    return waits.value.file
+
+
+def told(folder: KeyFolder, file: Path, *words_: str) -> tuple[int, dict[str, Any], str]:
+    """Run `fieldfare keys sign`; return exit code, answer and what went to standard error."""
+    secret = folder.folder / "passphrase"
+    secret.write_text(words())
+    secret.chmod(0o600)
+    ran = CliRunner().invoke(
+        command,
+        ["sign", str(file), "--keys", str(folder.folder), "--json", *words_],
+        env={**os.environ, "FIELDFARE_PASSPHRASE_FILE": str(secret)},
+        input="y\n",
+        standalone_mode=False,
+    )
+    if ran.exception is not None:
+        return 17, {}, str(ran.exception)
+    return int(ran.return_value), json.loads(ran.stdout), ran.stderr
+
+
+def test_one_of_two_keys_signs_nothing_by_itself_and_leaves_a_file_for_the_other(
+    holders: list[KeyFolder],
+) -> None:
+    before = holders[0].targets()
+
+    file = begun(holders[0])
+
+    (standing,) = drafts.standings(holders[0], drafts.load(file))
+    assert (len(standing.signed), standing.threshold, len(standing.missing)) == (1, 2, 2)
+    assert holders[0].targets() == before
+
+
+def test_the_second_holder_completes_it_and_the_first_then_signs_nothing_more(
+    holders: list[KeyFolder],
+) -> None:
+    file = begun(holders[0])
+
+    code, answer, said = told(holders[1], file)
+
+    assert (code, answer["complete"], answer["added"]) == (0, True, 1)
+    assert f"comes: lamp/1.0.0.json  SHA-256 {lamp('1.0.0').digest().hex()}" in said
+    targets, content = holders[1].targets()
+    assert target_in(targets, "lamp/1.0.0.json") is not None
+    Chain(holders[0].roots()[-1]).check_targets(content)
+    signing.take_from_hub(holders[0], [], content)
+    assert signing.list_release(holders[0], lamp("1.0.0"), words, now_s=NOW_S) == content
+
+
+def test_publishing_again_goes_on_with_what_waits(holders: list[KeyFolder]) -> None:
+    file = begun(holders[0])
+    first = file.read_bytes()
+
+    assert begun(holders[0]) == file
+
+    assert file.read_bytes() == first
+
+
+def test_another_release_does_not_take_the_place_of_one_that_waits(
+    holders: list[KeyFolder],
+) -> None:
+    file = begun(holders[0])
+    first = file.read_bytes()
+
+    with pytest.raises(KeysUnusable, match="another list of releases waits"):
+        signing.list_release(holders[0], lamp("2.0.0"), words, now_s=NOW_S)
+
+    assert file.read_bytes() == first
+
+
+def test_signing_twice_with_one_key_is_signing_once(holders: list[KeyFolder]) -> None:
+    file = begun(holders[0])
+
+    code, answer, _ = told(holders[0], file)
+
+    assert (code, answer["complete"], answer["added"]) == (15, False, 0)
+
+
+def test_what_was_changed_after_it_was_signed_is_refused_and_not_signed(
+    holders: list[KeyFolder],
+) -> None:
+    file = begun(holders[0])
+    changed = file.read_text().replace(lamp("1.0.0").digest().hex(), "0" * 64)
+    file.write_text(changed)
+
+    code, _, said = told(holders[1], file)
+
+    assert code == 17
+    assert "was changed after it was signed" in said
+    assert file.read_text() == changed
+
+
+def test_what_does_not_follow_what_is_here_is_refused(holders: list[KeyFolder]) -> None:
+    file = begun(holders[0])
+    told(holders[1], file)
+    draft = drafts.load(file)
+
+    with pytest.raises(KeysUnusable, match="has list 2 already"):
+        drafts.standings(holders[1], draft)
+
+
+def test_whoever_does_not_want_to_sign_does_not(holders: list[KeyFolder]) -> None:
+    file = begun(holders[0])
+    before = file.read_bytes()
+    ran = CliRunner().invoke(
+        command, ["sign", str(file), "--keys", str(holders[1].folder)], input="n\n"
+    )
+
+    assert ran.exit_code != 0
+    assert file.read_bytes() == before
+
+
+def test_a_stranger_adds_no_signature(holders: list[KeyFolder], tmp_path: Path) -> None:
+    file = begun(holders[0])
+    stranger = KeyFolder(tmp_path / "stranger")
+    signing.begin(stranger, ONLINE, {r: Quorum(1, 1) for r in ("root", "targets")}, words, now_s=1)
+
+    told(stranger, file)
+
+    (standing,) = drafts.standings(holders[0], drafts.load(file))
+    assert len(standing.signed) == 1
+
+
+def test_a_root_needs_enough_of_the_former_keys_and_of_the_new_ones(
+    holders: list[KeyFolder],
+) -> None:
+    first = holders[0]
+    with pytest.raises(MoreMustSign) as waits:
+        signing.replace_online(first, ONLINE, words, now_s=NOW_S)
+    file = waits.value.file
+    assert first.root().version == 1
+
+    code, answer, _ = told(holders[2], file)
+
+    assert (code, answer["complete"]) == (0, True)
+    assert [each["what"] for each in answer["signatures"]] == [
+        "root 2 (by the former keys)",
+        "root 2 (by the new keys)",
+    ]
+    assert holders[2].root().version == 2
+    Chain(first.roots()[-1]).add_root(holders[2].roots()[-1])
+
+
+def test_new_targets_keys_and_the_list_they_sign_become_complete_together(
+    holders: list[KeyFolder],
+) -> None:
+    first = holders[0]
+    made = [first.make("targets", words()) for _ in range(2)]
+    with pytest.raises(MoreMustSign) as waits:
+        signing.replace_keys(first, "targets", made, words, now_s=NOW_S)
+
+    assert drafts.load(waits.value.file).targets is not None
+    assert (first.root().version, first.targets()[0].version) == (1, 1)
+    code, _, _ = told(holders[1], waits.value.file)
+    assert code == 0
+    assert (holders[1].root().version, holders[1].targets()[0].version) == (2, 2)
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+def test_any_bytes_are_a_draft_or_refused(text: bytes) -> None:
+    with contextlib.suppress(KeysUnusable):
+        assert isinstance(drafts.decode(text), Draft)
+
+
+def test_a_draft_with_a_field_too_many_or_wrong_is_refused(holders: list[KeyFolder]) -> None:
+    fields = json.loads(begun(holders[0]).read_text())
+    for wrong in (
+        {**fields, "more": 1},
+        {**fields, "format": 2},
+        {"format": 1},
+        {"format": 1, "root": fields["targets"]},
+        {"format": 1, "targets": 7},
+        [fields],
+    ):
+        with pytest.raises(KeysUnusable, match="nothing that waits to be signed"):
+            drafts.decode(json.dumps(wrong).encode())
