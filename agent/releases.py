@@ -17,7 +17,7 @@ from agent.command import Ended, run_command
 from agent.health import Verdict, check
 from agent.settings import Settings
 from agent.threads import in_thread
-from firmware_hooks.contract import ENTRY_POINTS, Installer, InstallerError
+from firmware_hooks.contract import ENTRY_POINTS, NO_OPTIONS, Installer, InstallerError
 from sync.manifest import BadManifest, Command, Manifest, parse_manifest
 from sync.stages import Reason
 
@@ -53,7 +53,10 @@ class Releases:
         """
         for entry in entry_points(group=ENTRY_POINTS, name=name):
             try:
-                installer: Installer = entry.load()(component, self._settings.install_dir)
+                options = self._settings.installers.get(name, NO_OPTIONS)
+                installer: Installer = entry.load()(component, self._settings.install_dir, options)
+            except InstallerError:
+                raise
             except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
                 raise InstallerError(
                     Reason.INSTALLER_FAILED, f"the installer {name!r} cannot be loaded: {error}"

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from sync.documents import RESERVED_DEVICE_IDS, SETTING_KEY_PATTERN, check_id
+from sync.manifest import COMPONENT_PATTERN
 from sync.topics import check_group
 from sync.wording import sentence
 
@@ -45,6 +46,7 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9._-]{0,63}\Z")
 _LISTS: Final = frozenset(
     {
         "groups",
+        "installers",
         "labels",
         "local_allowed_uids",
         "media_dirs",
@@ -55,6 +57,10 @@ _LISTS: Final = frozenset(
 """Settings that are JSON, or separated by commas, in a variable of the environment."""
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+
+InstallerName = Annotated[str, Field(pattern=COMPONENT_PATTERN)]
+OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+OptionValue = bool | int | float | Annotated[str, Field(max_length=1000)]
 
 
 class BadSettings(ValueError):
@@ -119,6 +125,14 @@ class Settings(BaseModel):
     )
     local_allowed_uids: tuple[int, ...] = Field(
         (), max_length=64, description="Users beside root and the agent's own that may use it."
+    )
+    installers: dict[
+        InstallerName, Annotated[dict[OptionName, OptionValue], Field(max_length=50)]
+    ] = Field(
+        {},
+        max_length=50,
+        description="What this device says to each installer; a TOML table for each, such as "
+        "[installers.ab-slots].",
     )
     install_attempts_max: int = Field(
         5, ge=1, le=100, description="Tries to install one release before it is given up."
@@ -343,7 +357,7 @@ def _from_text(field: str, text: str) -> Any:
         try:
             return json.loads(text)
         except ValueError:
-            return text.split(",") if field != "labels" else text
+            return text.split(",") if field not in {"labels", "installers"} else text
     return text
 
 

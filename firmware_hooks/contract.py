@@ -13,12 +13,18 @@ An installer is found by the entry point of its name in the group `fieldfare.ins
 else has to know of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
 from sync.manifest import Manifest
+from sync.stages import Reason
+
+Options = Mapping[str, str | int | float | bool]
+
+NO_OPTIONS: Final[Options] = MappingProxyType({})
 
 ENTRY_POINTS: Final = "fieldfare.installers"
 """Group of entry points, each a class that is an `Installer`."""
@@ -32,6 +38,19 @@ class InstallerError(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+class RetryLater(InstallerError):
+    """Not now: something on the device asks to wait, and nothing was switched.
+
+    `stage` and `activate` may raise it. The agent asks again after `wait_s`, for as long as it puts
+    off the install.
+    """
+
+    def __init__(self, detail: str, wait_s: float) -> None:
+        """Carry one line for a person, and how long to wait before the call is made again."""
+        super().__init__(Reason.BUSY, detail)
+        self.wait_s = wait_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +92,43 @@ class TakesPacks(Protocol):
         ...
 
 
+@runtime_checkable
+class Reboots(Protocol):
+    """What an installer has beside an `Installer` if a release runs only after a reboot.
+
+    While a reboot is awaited, `running` still tells what really runs; after it, what was booted.
+    `check_trial` then raises with `Reason.FELL_BACK` if the bootloader went back.
+    """
+
+    def awaits_reboot(self) -> tuple[str, ...] | None:
+        """Return what the reboot has to be given, None if none is needed.
+
+        Asked after `activate` and after `roll_back`. `()` is a plain reboot; `("0 tryboot",)` is
+        how a Raspberry Pi is told to try another partition once.
+        """
+        ...
+
+
+@runtime_checkable
+class TellsProgress(Protocol):
+    """What an installer has beside an `Installer` if it can say how far it is."""
+
+    on_progress: Callable[[str], None]
+    """Set by the agent; takes one line for a person, as often as there is something to say."""
+
+
 class Installer(Protocol):
     """One way of putting releases of one component onto this device."""
 
-    def __init__(self, component: str, install_dir: Path) -> None:
-        """Work for `component` below `install_dir`. Touches nothing yet."""
+    def __init__(self, component: str, install_dir: Path, options: Options = NO_OPTIONS) -> None:
+        """Work for `component` below `install_dir`. Touches nothing yet.
+
+        `options` are what this device's settings say for the installer (`[installers.NAME]`); what
+        a release says comes with `stage`.
+
+        Raises:
+            InstallerError: An option is wrong, or missing.
+        """
         ...
 
     def stage(self, order: Order) -> None:

@@ -21,7 +21,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from firmware_hooks.contract import InstallerError, Order
+from firmware_hooks.contract import NO_OPTIONS, InstallerError, Options, Order
 from sync.manifest import Artifact
 from sync.stages import Reason
 
@@ -34,8 +34,18 @@ NEXT: Final = ".next"
 class DirectoryInstaller:
     """Installs release trees of one component."""
 
-    def __init__(self, component: str, install_dir: Path) -> None:
-        """Work in `install_dir/component`."""
+    def __init__(self, component: str, install_dir: Path, options: Options = NO_OPTIONS) -> None:
+        """Work in `install_dir/component`. There are no options.
+
+        Raises:
+            InstallerError: There is one.
+        """
+        if options:
+            raise InstallerError(
+                Reason.INSTALLER_FAILED,
+                f"the directory installer has no option {min(options)!r}: take it out of the "
+                "device's settings",
+            )
         self._home = install_dir / component
         self._releases = self._home / "releases"
         self._trees = self._home / "trees"

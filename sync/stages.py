@@ -231,17 +231,24 @@ class Reason(StrEnum):
     ALREADY_RUNNING = "already_running"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     BELOW_THRESHOLD = "below_threshold"
+    BOOT_LOOP = "boot_loop"
     BUSY = "busy"
     CANCELLED = "cancelled"
+    CRASH_LOOP = "crash_loop"
+    DEFERRED_TOO_LONG = "deferred_too_long"
     DIGEST_MISMATCH = "digest_mismatch"
+    DOWNGRADE = "downgrade"
     DOWNLOAD_FAILED = "download_failed"
     ENDLESS = "endless"
     EXPIRED = "expired"
+    FELL_BACK = "fell_back"
     FORBIDDEN_VERSION = "forbidden_version"
     FREEZE = "freeze"
     HEALTH_FAILED = "health_failed"
     HEALTH_TIMED_OUT = "health_timed_out"
+    HOOK_TIMED_OUT = "hook_timed_out"
     INCOMPATIBLE = "incompatible"
+    INCONSISTENT = "inconsistent"
     INSTALLER_FAILED = "installer_failed"
     INTERNAL = "internal"
     INTERRUPTED = "interrupted"
@@ -271,17 +278,24 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.ALREADY_RUNNING: "The device runs this release already.",
         Reason.ATTEMPTS_EXHAUSTED: "Every attempt that the device allows itself has failed.",
         Reason.BELOW_THRESHOLD: "Metadata was signed by fewer keys than its role needs.",
+        Reason.BOOT_LOOP: "The device started again and again while the release was tried.",
         Reason.BUSY: "Something on the device asked to wait.",
         Reason.CANCELLED: "An operator took the deployment back.",
+        Reason.CRASH_LOOP: "The application ended again and again while the release was tried.",
+        Reason.DEFERRED_TOO_LONG: "The device put it off for as long as it may.",
         Reason.DIGEST_MISMATCH: "A file that arrived is not the one the manifest names.",
+        Reason.DOWNGRADE: "The release is older than the oldest that may run here.",
         Reason.DOWNLOAD_FAILED: "A file could not be fetched completely.",
         Reason.ENDLESS: "A file went on beyond its announced or allowed length.",
         Reason.EXPIRED: "The time to start it had run out.",
+        Reason.FELL_BACK: "The device started what ran before instead of the release.",
         Reason.FORBIDDEN_VERSION: "The device runs a version that the release forbids.",
         Reason.FREEZE: "The source has nothing newer than metadata that has run out.",
         Reason.HEALTH_FAILED: "The health check failed.",
         Reason.HEALTH_TIMED_OUT: "The health check gave no answer in time.",
+        Reason.HOOK_TIMED_OUT: "A program that takes part in the install did not end in time.",
         Reason.INCOMPATIBLE: "The release is not made for this device.",
+        Reason.INCONSISTENT: "Parts of two releases are on the device; a person has to look.",
         Reason.INSTALLER_FAILED: "The installer reported a failure.",
         Reason.INTERNAL: "The agent itself has a fault; its journal says more.",
         Reason.INTERRUPTED: "The power or the agent went away in the middle.",
