@@ -195,8 +195,10 @@ def test_to_a_program_it_says_in_fields_where_it_is(tmp_path: Path) -> None:
     hub = subprocess.Popen([sys.executable, "-m", "hub.cli", "hub", *words], stdout=subprocess.PIPE)
     assert hub.stdout is not None
     with hub.stdout:
-        ready = json.loads(hub.stdout.readline())["ready"]
-        found = httpx.get(f"{ready['url']}/api/v1/hub").json()
+        told = json.loads(hub.stdout.readline()) | json.loads(hub.stdout.readline())
+        ready, token = told["ready"], told["bootstrap_token"]
+        shown = {"Authorization": f"Bearer {token}"}
+        found = httpx.get(f"{ready['url']}/api/v1/hub", headers=shown).json()
         hub.terminate()
         assert hub.stdout.read() == b""
 
