@@ -17,10 +17,11 @@ from agent.documents import Documents
 from agent.fetch import Fetcher, FetchLimits
 from agent.health import Verdict
 from agent.identity import Identity
-from agent.install import Event
+from agent.install import Event, State
 from agent.journal import Journal
 from agent.log import say
 from agent.packs import NoPack, Packs
+from agent.rebooting import reboot
 from agent.releases import Release, Releases, calls, read_manifest
 from agent.report import Report
 from agent.requirements import check_versions
@@ -28,7 +29,7 @@ from agent.settings import Settings
 from agent.threads import in_thread
 from agent.trust.admission import Admission
 from agent.trust.shelf import IMPORTED
-from firmware_hooks.contract import InstallerError, Order
+from firmware_hooks.contract import InstallerError, Order, Reboots
 from sync.manifest import MANIFEST_BYTES_MAX, Manifest
 from sync.stages import Reason, Stage
 
@@ -155,12 +156,49 @@ class Acts:
         return msgspec.structs.replace(journal, before=before or b""), Event.STAGED
 
     async def activate(self, journal: Journal) -> tuple[Journal, Event]:
-        """Throw the switch and restart the application."""
+        """Throw the switch, and restart the application or leave that to a reboot."""
         release = self._release(journal)
         await calls(partial(release.installer.activate, journal.digest))
+        if await self._awaits_reboot(release) is not None:
+            return journal, Event.REBOOT_NEEDED
         await self._releases.restart(release)
         await self._documents.acknowledge(journal.deployment, Stage.APPLIED)
         return journal, Event.ACTIVATED
+
+    async def reboot(self, journal: Journal) -> tuple[Journal, Event]:
+        """Start the device anew, unless that has happened, and see that the release was booted."""
+        release = self._release(journal)
+        if not journal.has_rebooted:
+            await self._start_anew(release)
+        # Not in doubt any more: if the bootloader went back, this says so.
+        await calls(partial(release.installer.check_trial, journal.digest))
+        await self._documents.acknowledge(journal.deployment, Stage.APPLIED)
+        return journal, Event.REBOOTED
+
+    async def come_back(self, journal: Journal) -> tuple[Journal, Event]:
+        """Start the device anew, unless that has happened, and report what was booted."""
+        release = self._release(journal)
+        if not journal.has_rebooted:
+            await self._start_anew(release)
+        runs = await calls(release.installer.running)
+        if runs == journal.digest:
+            raise InstallerError(Reason.ROLLBACK_FAILED, "the device started the release again")
+        await self._report_what_runs(journal, runs)
+        return journal, Event.REBOOTED
+
+    async def _start_anew(self, release: Release) -> None:
+        given = await self._awaits_reboot(release)
+        settings = self._settings
+        await reboot(
+            settings.reboot_command,
+            given or (),
+            python=settings.python,
+            wait_s=settings.reboot_wait_s,
+        )
+
+    async def _awaits_reboot(self, release: Release) -> tuple[str, ...] | None:
+        installer = release.installer
+        return await calls(installer.awaits_reboot) if isinstance(installer, Reboots) else None
 
     async def prove(self, journal: Journal) -> tuple[Journal, Event]:
         """Let the release prove itself."""
@@ -174,6 +212,12 @@ class Acts:
     async def commit(self, journal: Journal) -> tuple[Journal, Event]:
         """Let the old release go, and report the new one."""
         release = self._release(journal)
+        if isinstance(release.installer, Reboots):
+            runs = await calls(release.installer.running)
+            if runs != journal.digest:
+                raise InstallerError(
+                    Reason.FELL_BACK, "the device started what ran before, before it was committed"
+                )
         await calls(partial(release.installer.commit, journal.digest))
         verdict = Verdict(healthy=True, reason="", detail="")
         if self._proven != journal.digest:
@@ -191,19 +235,26 @@ class Acts:
         if journal.before == journal.digest:
             return await self._stay(journal, failed)
         runs = await calls(partial(failed.installer.roll_back, journal.digest))
+        if await self._awaits_reboot(failed) is not None:
+            return journal, Event.REBOOT_NEEDED
+        await self._report_what_runs(journal, runs)
+        return journal, Event.RETURNED
+
+    async def _report_what_runs(self, journal: Journal, runs: bytes | None) -> None:
+        """Report what was gone back to, restarted and tried, as far as it is known."""
         if runs is None:
             await self._report.unproven(journal.component)
-            return journal, Event.RETURNED
+            return
         release = await in_thread(partial(self._releases.running, journal.component), "releases")
         if release is None or release.digest != runs:
             # It was put there without us, so it cannot be asked how it is.
             await self._report.unproven(journal.component, runs)
-            return journal, Event.RETURNED
-        await self._releases.restart(release)
+            return
+        if journal.at is not State.RETURNING:  # a reboot has started everything anew
+            await self._releases.restart(release)
         verdict = await self._releases.trial(release, self._clock.mono_s)
         brought_by = self._report.deployment_of(journal.component, release.digest)
         await self._report.tried(release, verdict, brought_by)
-        return journal, Event.RETURNED
 
     async def _stay(self, journal: Journal, release: Release) -> tuple[Journal, Event]:
         """Leave what ran before it was deployed again: what ran before that may be no better."""
@@ -212,6 +263,10 @@ class Acts:
         await self._report.tried(release, verdict, brought_by)
         detail = f"{journal.detail}; it ran before and stays"[-200:]
         return msgspec.structs.replace(journal, detail=detail), Event.RETURNED
+
+    async def runs(self, journal: Journal) -> bool:
+        """Tell whether the release of an install is what runs."""
+        return await calls(self._release(journal).installer.running) == journal.digest
 
     def clear_away(self, journal: Journal, *, all_too: bool) -> None:
         """Remove what is needed no more; what cannot be removed goes after a later install.

@@ -19,12 +19,16 @@ class State(StrEnum):
     """The release is being laid down beside the one that runs."""
     ACTIVATING = "activating"
     """The switch is being thrown."""
+    REBOOTING = "rebooting"
+    """The switch is thrown, and the device has to start anew for it to count."""
     TRIAL = "trial"
     """The release runs and must prove itself."""
     COMMITTING = "committing"
     """It proved itself; the old one is being let go."""
     ROLLING_BACK = "rolling-back"
     """The switch is being thrown back."""
+    RETURNING = "returning"
+    """The switch is thrown back, and the device has to start anew for it to count."""
     COMMITTED = "committed"
     """Done: the release runs."""
     ROLLED_BACK = "rolled-back"
@@ -43,6 +47,8 @@ class Event(StrEnum):
     FETCHED = "fetched"
     STAGED = "staged"
     ACTIVATED = "activated"
+    REBOOT_NEEDED = "reboot needed"
+    REBOOTED = "rebooted"
     PROVEN = "proven"
     COMMIT_DONE = "commit done"
     FAILED = "failed"
@@ -63,11 +69,22 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
             Event.WITHDRAWN: State.WITHDRAWN,
         },
         # From here on the switch may have been thrown, so every failure leads back.
-        State.ACTIVATING: {Event.ACTIVATED: State.TRIAL, Event.FAILED: State.ROLLING_BACK},
+        State.ACTIVATING: {
+            Event.ACTIVATED: State.TRIAL,
+            Event.REBOOT_NEEDED: State.REBOOTING,
+            Event.FAILED: State.ROLLING_BACK,
+        },
+        State.REBOOTING: {Event.REBOOTED: State.TRIAL, Event.FAILED: State.ROLLING_BACK},
         State.TRIAL: {Event.PROVEN: State.COMMITTING, Event.FAILED: State.ROLLING_BACK},
-        # A commit only clears away; the release has proven itself, so it can not fail any more.
-        State.COMMITTING: {Event.COMMIT_DONE: State.COMMITTED},
-        State.ROLLING_BACK: {Event.RETURNED: State.ROLLED_BACK, Event.FAILED: State.STUCK},
+        # A commit only clears away, and the release has proven itself. It fails in one case alone:
+        # the device has started what ran before, because the power went before the commit.
+        State.COMMITTING: {Event.COMMIT_DONE: State.COMMITTED, Event.FAILED: State.ROLLING_BACK},
+        State.ROLLING_BACK: {
+            Event.RETURNED: State.ROLLED_BACK,
+            Event.REBOOT_NEEDED: State.RETURNING,
+            Event.FAILED: State.STUCK,
+        },
+        State.RETURNING: {Event.REBOOTED: State.ROLLED_BACK, Event.FAILED: State.STUCK},
         State.COMMITTED: {},
         State.ROLLED_BACK: {},
         State.FAILED: {},
@@ -79,15 +96,18 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
 # Read after a restart. Up to STAGING nothing that runs was touched, so doing it again is safe.
 # ACTIVATING throws the switch again, which is harmless. TRIAL begins with it too, because the power
 # cut stopped the application as well; whether the release is good is decided by a new trial alone.
-# What takes the device itself down again and again is stopped by a count (`exhausted`).
+# REBOOTING and RETURNING look whether this is another boot before they reboot. What takes the
+# device itself down again and again is stopped by counts (`exhausted`, `loops`).
 RESUME: Mapping[State, State] = MappingProxyType(
     {
         State.FETCHING: State.FETCHING,
         State.STAGING: State.STAGING,
         State.ACTIVATING: State.ACTIVATING,
+        State.REBOOTING: State.REBOOTING,
         State.TRIAL: State.ACTIVATING,
         State.COMMITTING: State.COMMITTING,
         State.ROLLING_BACK: State.ROLLING_BACK,
+        State.RETURNING: State.RETURNING,
         State.COMMITTED: State.COMMITTED,
         State.ROLLED_BACK: State.ROLLED_BACK,
         State.FAILED: State.FAILED,
@@ -101,15 +121,23 @@ GIVEN_UP: Mapping[State, State] = MappingProxyType(
         State.FETCHING: State.FAILED,
         State.STAGING: State.FAILED,
         State.ACTIVATING: State.ROLLING_BACK,
+        State.REBOOTING: State.ROLLING_BACK,
         State.TRIAL: State.ROLLING_BACK,
     }
 )
 """Where an install goes that was begun or taken up too often."""
 
 LET_GO: Mapping[State, State] = MappingProxyType(
-    {State.COMMITTING: State.COMMITTED, State.ROLLING_BACK: State.STUCK}
+    {
+        State.COMMITTING: State.COMMITTED,
+        State.ROLLING_BACK: State.STUCK,
+        State.RETURNING: State.STUCK,
+    }
 )
-"""The same of the two states that are not given up so soon: they are the way out."""
+"""The same of the states that are not given up so soon: they are the way out."""
+
+TRIED: frozenset[State] = frozenset({State.REBOOTING, State.TRIAL})
+"""States in which a start of the device is one of the release's own."""
 
 DONE = frozenset(state for state, events in TRANSITIONS.items() if not events)
 
@@ -145,6 +173,22 @@ def exhausted(state: State, attempts: int, attempts_max: int) -> State:
     if attempts >= attempts_max:
         resumed = GIVEN_UP.get(resumed, resumed)
     return resumed
+
+
+def settled(state: State, *, runs: bool) -> State:
+    """Return how an install that was let go has ended, given whether its release runs."""
+    return State.STUCK if state is State.COMMITTED and not runs else state
+
+
+def loops(state: State, boots: int, boots_max: int) -> bool:
+    """Tell whether the device has started too often while the release was tried.
+
+    Args:
+        state: As it was stored.
+        boots: How many starts of the device there have been since the switch was thrown.
+        boots_max: How many there may be.
+    """
+    return state in TRIED and boots > boots_max
 
 
 # How states are called on disk, apart from how the code calls them: a stored name is for ever.

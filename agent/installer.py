@@ -16,11 +16,12 @@ from agent.acts import Acts
 from agent.clock import Clock
 from agent.desired import Wish
 from agent.documents import Documents
+from agent.ending import Ending, Mishap, reached, stored_ending, worsened
 from agent.faults import failure_of
 from agent.fetch import FetchFailed
 from agent.identity import Identity
-from agent.install import DONE, UNTOUCHED, Event, State, after, exhausted
-from agent.journal import Journal, moved
+from agent.install import DONE, GIVEN_UP, UNTOUCHED, Event, State, after, exhausted, loops, settled
+from agent.journal import Journal, is_another_boot, moved
 from agent.log import say
 from agent.plan import Runs
 from agent.releases import Releases
@@ -37,11 +38,16 @@ logger = logging.getLogger(__name__)
 StillWanted = Callable[[str, str], Stage | None]
 """Given component and deployment: None while it is wanted, else the stage it ends in."""
 
-_ENDS: Final = {
-    State.COMMITTED: Stage.ACKNOWLEDGED,
-    State.ROLLED_BACK: Stage.ROLLED_BACK,
-    State.FAILED: Stage.FAILED,
-    State.STUCK: Stage.FAILED,
+WRITES_MAX: Final = 40
+"""So often a journal is written after the switch was thrown; a chain that goes on longer goes in a
+circle, whatever its states say. A chain with every step interrupted once has some 20."""
+
+_STAGES: Final = {
+    Ending.NO_FAILURE: Stage.ACKNOWLEDGED,
+    Ending.FAILED: Stage.FAILED,
+    Ending.ROLLED_BACK: Stage.ROLLED_BACK,
+    Ending.ROLLBACK_FAILED: Stage.FAILED,
+    Ending.INCONSISTENT: Stage.FAILED,
 }
 
 
@@ -163,13 +169,19 @@ class InstallEngine:
 
     async def go_on(self, journal: Journal, still_wanted: StillWanted) -> None:
         """Take up an install, also one that was interrupted, and bring it to its end."""
-        state = exhausted(journal.at, journal.attempts, self._settings.install_attempts_max)
+        settings = self._settings
+        attempts_max = settings.install_attempts_max
+        attempts = journal.attempts if journal.writes < WRITES_MAX else 2 * attempts_max
+        state = exhausted(journal.at, attempts, attempts_max)
+        boots = journal.boots + is_another_boot(journal, self._clock.stamp().boot)
+        reason, detail = Reason.ATTEMPTS_EXHAUSTED, f"given up after {journal.attempts} attempts"
+        if loops(journal.at, boots, settings.trial_boots_max):
+            state = GIVEN_UP[journal.at]
+            reason, detail = Reason.BOOT_LOOP, f"not proven after {boots} starts of the device"
+        if state is State.COMMITTED is not journal.at:
+            state = settled(state, runs=await self._acts.runs(journal))
         if state in (State.FAILED, State.ROLLING_BACK, State.STUCK) and state is not journal.at:
-            journal = msgspec.structs.replace(
-                journal,
-                reason=Reason.ATTEMPTS_EXHAUSTED.value,
-                detail=f"given up after {journal.attempts} attempts",
-            )
+            journal = msgspec.structs.replace(journal, reason=reason.value, detail=detail)
         # Waiting for a download harms nothing, however often the device starts meanwhile.
         tries = journal.attempts + (state is not State.FETCHING)
         journal = await self._write(msgspec.structs.replace(journal, attempts=tries), state)
@@ -192,9 +204,11 @@ class InstallEngine:
             State.FETCHING: lambda given: self._acts.fetch(given, go_on),
             State.STAGING: self._acts.stage,
             State.ACTIVATING: self._acts.activate,
+            State.REBOOTING: self._acts.reboot,
             State.TRIAL: self._acts.prove,
             State.COMMITTING: self._acts.commit,
             State.ROLLING_BACK: self._acts.roll_back,
+            State.RETURNING: self._acts.come_back,
         }[journal.at]
         try:
             if journal.at in UNTOUCHED:
@@ -221,11 +235,15 @@ class InstallEngine:
             reason=failed.reason,
             detail=failed.detail,
         )
-        if journal.at is State.COMMITTING:
+        if journal.at is State.COMMITTING and failed.reason != Reason.FELL_BACK:
             return Event.COMMIT_DONE, journal
-        if journal.at is State.ROLLING_BACK:
+        if journal.at in (State.ROLLING_BACK, State.RETURNING):
             detail = f"{failed.detail}; it was rolled back because of {journal.reason}"[:200]
-            reason = str(Reason.ROLLBACK_FAILED)
+            is_mixed = failed.reason == Reason.INCONSISTENT
+            if is_mixed:
+                ending = worsened(stored_ending(journal.ending), Mishap.MIXED)
+                journal = msgspec.structs.replace(journal, ending=ending.value)
+            reason = str(Reason.INCONSISTENT if is_mixed else Reason.ROLLBACK_FAILED)
             return Event.FAILED, msgspec.structs.replace(journal, reason=reason, detail=detail)
         return Event.FAILED, msgspec.structs.replace(
             journal, reason=str(failed.reason), detail=failed.detail
@@ -233,7 +251,8 @@ class InstallEngine:
 
     async def _finish(self, journal: Journal) -> None:
         """Acknowledge the end and clear away. Repeated harmlessly after a crash."""
-        stage = _ENDS.get(journal.at) or Stage(journal.reason)
+        ending = reached(stored_ending(journal.ending), journal.at)
+        stage = Stage(journal.reason) if journal.at is State.WITHDRAWN else _STAGES[ending]
         if journal.at is State.ROLLED_BACK and journal.before == journal.digest:
             stage = Stage.FAILED  # nothing was gone back to
         if stage is not Stage.ACKNOWLEDGED and not allows(
@@ -273,7 +292,7 @@ class InstallEngine:
     # Parts.
 
     async def _write(self, journal: Journal, state: State) -> Journal:
-        journal = moved(journal, state)
+        journal = moved(journal, state, self._clock.stamp().boot)
         await self._store.write_journal(journal.component, journals.encode(journal))
         self._journals[journal.component] = journal
         say(

@@ -3,7 +3,8 @@
 import msgspec
 
 from agent.desired import Wish
-from agent.install import STORED, State, stored_state
+from agent.ending import reached, stored_ending
+from agent.install import STORED, UNTOUCHED, State, stored_state
 
 
 class Journal(msgspec.Struct, frozen=True, array_like=True):
@@ -26,6 +27,17 @@ class Journal(msgspec.Struct, frozen=True, array_like=True):
     """Digest of what ran when the switch was about to be thrown; empty if nothing did."""
     again: int = 0
     """How often the deployment was installed again after it had been acknowledged."""
+    boot: bytes = b""
+    """Start of the device in which this was written; empty in what earlier programs stored."""
+    boots: int = 0
+    """How many starts there have been since the switch was thrown."""
+    ending: str = ""
+    """`agent.ending.Ending`."""
+    writes: int = 0
+    """How often this was written since the switch was thrown."""
+
+    has_rebooted: bool = False
+    """Whether this start of the device is another one than that in which a reboot was ordered."""
 
     @property
     def at(self) -> State:
@@ -48,9 +60,24 @@ def begun(wish: Wish, *, again: int = 0) -> Journal:
     )
 
 
-def moved(journal: Journal, state: State) -> Journal:
-    """Return the journal of the same install, now in `state`."""
-    return msgspec.structs.replace(journal, state=STORED[state])
+def moved(journal: Journal, state: State, boot: bytes) -> Journal:
+    """Return the journal of the same install, now in `state` and in the start `boot`."""
+    is_touched = state not in UNTOUCHED
+    return msgspec.structs.replace(
+        journal,
+        state=STORED[state],
+        boot=boot,
+        boots=journal.boots + (is_touched and is_another_boot(journal, boot)),
+        ending=reached(stored_ending(journal.ending), state).value,
+        writes=journal.writes + is_touched,
+        has_rebooted=journal.at is state
+        and (journal.has_rebooted or is_another_boot(journal, boot)),
+    )
+
+
+def is_another_boot(journal: Journal, boot: bytes) -> bool:
+    """Tell whether the device has started anew since the journal was written."""
+    return bool(journal.boot) and boot != journal.boot
 
 
 def encode(journal: Journal) -> bytes:

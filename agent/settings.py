@@ -52,6 +52,7 @@ _LISTS: Final = frozenset(
         "media_dirs",
         "metered_interfaces",
         "neighbour_urls",
+        "reboot_command",
     }
 )
 """Settings that are JSON, or separated by commas, in a variable of the environment."""
@@ -125,6 +126,22 @@ class Settings(BaseModel):
     )
     local_allowed_uids: tuple[int, ...] = Field(
         (), max_length=64, description="Users beside root and the agent's own that may use it."
+    )
+    reboot_command: tuple[str, ...] = Field(
+        ("systemctl", "reboot"),
+        min_length=1,
+        max_length=20,
+        description="What starts the device anew; what an installer wants it to be given comes "
+        "behind it.",
+    )
+    reboot_wait_s: Seconds = Field(
+        300.0, description="How long the device may go on running after it was told to start anew."
+    )
+    trial_boots_max: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Starts of the device that a release may take until it is proven.",
     )
     installers: dict[
         InstallerName, Annotated[dict[OptionName, OptionValue], Field(max_length=50)]

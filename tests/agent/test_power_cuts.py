@@ -16,6 +16,7 @@ from agent.install import (
     State,
     after,
     exhausted,
+    settled,
     stored_state,
 )
 
@@ -31,40 +32,93 @@ class Device(NamedTuple):
     """Where the switch really stands."""
     proven: bool = False
     """Whether the new release has ever passed its trial."""
+    reboots: bool = False
+    """Whether the switch counts only after a reboot, once, until it is committed."""
+    armed: bool = False
+    """Whether the next start is to try the new release."""
+    kept: bool = False
+    """Whether every start is one of the new release."""
+
+
+def can_happen(device: Device, event: Event) -> bool:
+    """Tell whether an act can end so: what needs a reboot is seen only after it."""
+    state, runs_new = device.state, device.runs_new
+    if event is Event.REBOOT_NEEDED:
+        return device.reboots and runs_new is (state is State.ROLLING_BACK)
+    if not device.reboots:
+        return state is not State.COMMITTING or event is not Event.FAILED
+    if event in (Event.ACTIVATED, Event.PROVEN, Event.COMMIT_DONE):
+        return runs_new
+    if event is Event.REBOOTED:
+        return runs_new is (state is State.REBOOTING)
+    if event is Event.RETURNED:
+        return not runs_new
+    return event is not Event.FAILED or state is not State.COMMITTING or not runs_new
 
 
 def happened(device: Device, event: Event) -> Device:
     """Return the device after an act ended with `event`."""
-    runs_new, proven = device.runs_new, device.proven
+    then = device._replace(state=after(device.state, event))
     if event is Event.ACTIVATED:
-        runs_new = True
+        then = then._replace(runs_new=True)
+    if event is Event.REBOOT_NEEDED:
+        then = then._replace(armed=device.state is State.ACTIVATING, kept=False)
     if event is Event.PROVEN:
-        proven = True
+        then = then._replace(proven=True)
+    if event is Event.COMMIT_DONE:
+        then = then._replace(kept=True)
     if event is Event.RETURNED:
-        runs_new = False
-    return Device(after(device.state, event), device.attempts, runs_new, proven)
+        then = then._replace(runs_new=False, armed=False, kept=False)
+    return then
 
 
 def cut(device: Device) -> set[Device]:
     """Return how the device may come up after the power was cut in the middle of an act."""
+    state = exhausted(device.state, device.attempts, ATTEMPTS_MAX)
+    attempts = min(device.attempts + 1, 3 * ATTEMPTS_MAX)
+    then = device._replace(state=state, attempts=attempts)
+    if device.reboots:
+        return {
+            then._replace(
+                runs_new=runs_new, armed=False, kept=kept, state=settled(state, runs=runs_new)
+            )
+            for runs_new, kept in starts(device)
+        }
     switched = {device.runs_new}
     if device.state is State.ACTIVATING:
         switched.add(True)
     if device.state is State.ROLLING_BACK:
         switched.add(False)
-    state = exhausted(device.state, device.attempts, ATTEMPTS_MAX)
-    attempts = min(device.attempts + 1, 3 * ATTEMPTS_MAX)
-    return {Device(state, attempts, runs_new, device.proven) for runs_new in switched}
+    return {then._replace(runs_new=runs_new) for runs_new in switched}
+
+
+def starts(device: Device) -> set[tuple[bool, bool]]:
+    """Return whether the new release may be booted, and whether it is for good."""
+    armed, kept = {device.armed}, {device.kept}
+    if device.state is State.ACTIVATING:
+        armed.add(True)
+    if device.state is State.COMMITTING and device.runs_new:
+        kept.add(True)
+    if device.state is State.ROLLING_BACK:
+        armed.add(False)
+        kept.add(False)
+    return {
+        (is_kept or is_tried, is_kept)
+        for is_armed in armed
+        for is_kept in kept
+        for is_tried in ({False, True} if is_armed else {False})
+    }
 
 
 def next_devices(device: Device) -> set[Device]:
     """Return everything that can become of a device next."""
-    return {happened(device, event) for event in TRANSITIONS[device.state]} | cut(device)
+    events = (event for event in TRANSITIONS[device.state] if can_happen(device, event))
+    return {happened(device, event) for event in events} | cut(device)
 
 
 def every_device() -> set[Device]:
     """Return everything that can become of a device at all."""
-    ahead = [Device(State.FETCHING)]
+    ahead = [Device(State.FETCHING), Device(State.FETCHING, reboots=True)]
     found = set(ahead)
     while ahead:
         new = next_devices(ahead.pop()) - found
@@ -77,14 +131,17 @@ def broken_promises() -> set[str]:
     """Return what the tables promise and do not keep."""
     broken = set()
     for device in every_device():
-        if device.state in (State.COMMITTING, State.COMMITTED) and not (
-            device.proven and device.runs_new
-        ):
+        if device.state is State.COMMITTED and not (device.proven and device.runs_new):
             broken.add("only a release that runs and was proven is kept")
+        if device.kept and not device.proven:
+            broken.add("nothing is booted for good before it was proven")
+        if device.state is State.ROLLED_BACK and (device.armed or device.kept):
+            broken.add("what was gone back from is not booted any more")
         ends = (State.FAILED, State.ROLLED_BACK, State.WITHDRAWN)
         if device.state in ends and device.runs_new:
             broken.add("every other end leaves the old release running")
-        trying = {State.ACTIVATING, State.TRIAL, State.ROLLING_BACK, State.STUCK}
+        trying = {State.ACTIVATING, State.REBOOTING, State.TRIAL}
+        trying |= {State.ROLLING_BACK, State.RETURNING, State.STUCK}
         if device.runs_new and not device.proven and device.state not in trying:
             broken.add("nothing runs unproven without being on trial")
     return broken
@@ -101,6 +158,8 @@ def test_whatever_happens_in_whatever_order_every_promise_is_kept() -> None:
         (State.ACTIVATING, State.COMMITTED),
         (State.ACTIVATING, State.FAILED),
         (State.ACTIVATING, State.STAGING),
+        (State.REBOOTING, State.COMMITTED),
+        (State.REBOOTING, State.FAILED),
         (State.TRIAL, State.COMMITTING),
         (State.TRIAL, State.FETCHING),
         (State.COMMITTING, State.FAILED),
@@ -143,9 +202,11 @@ def test_stored_names_are_the_ones_that_devices_have_on_disk() -> None:
         "fetching",
         "staging",
         "activating",
+        "rebooting",
         "trial",
         "committing",
         "rolling-back",
+        "returning",
         "committed",
         "rolled-back",
         "failed",
