@@ -24,7 +24,7 @@ from agent.packs import NoPack, Packs
 from agent.rebooting import reboot
 from agent.releases import Release, Releases, calls, read_manifest
 from agent.report import Report
-from agent.requirements import check_versions
+from agent.requirements import check_versions, check_way
 from agent.settings import Settings
 from agent.threads import in_thread
 from agent.trust.admission import Admission
@@ -103,7 +103,8 @@ class Acts:
         path = await self._fetcher.fetch(journal.digest.hex(), journal.manifest_bytes, go_on=go_on)
         text = await in_thread(path.read_bytes, "manifest")
         manifest = read_manifest(text, journal.digest)
-        self._check(manifest, journal)
+        runs = await in_thread(partial(self._releases.running, journal.component), "releases")
+        self._check(manifest, journal, runs)
         came = await self._come(journal, manifest, go_on)
         await self._documents.acknowledge(journal.deployment, Stage.VERIFIED, detail=came)
         tries = max(journal.attempts, 1)  # from here on the first try is under way
@@ -131,7 +132,7 @@ class Acts:
             self._settings.release_bytes_max,
         )
 
-    def _check(self, manifest: Manifest, journal: Journal) -> None:
+    def _check(self, manifest: Manifest, journal: Journal, runs: Release | None) -> None:
         """Refuse what does not fit before its artifacts are fetched."""
         if manifest.component != journal.component or manifest.version != journal.version:
             raise InstallerError(
@@ -144,6 +145,8 @@ class Acts:
                 f"this device is {self._settings.device_class}",
             )
         check_versions(manifest, self._report.versions())
+        if runs is not None:
+            check_way(manifest, runs.manifest)
         self._releases.release(manifest, journal.digest)
 
     async def stage(self, journal: Journal) -> tuple[Journal, Event]:

@@ -102,7 +102,9 @@ class Daemon:
             presence=Presence(topics.presence_topic(settings.device), self._birth),
         )
         self._values = Values(self._documents, on_written=self._on_written)
-        self._engine = InstallEngine(settings, store, self._documents, clock, identity)
+        self._engine = InstallEngine(
+            settings, store, self._documents, clock, identity, lambda: self._transport.connected
+        )
         self._renewal: Renewal | None = None
         if identity is not None:
             self._renewal = Renewal(

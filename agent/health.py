@@ -1,15 +1,19 @@
-"""The trial of a release: its health command must pass before the deadline.
+"""The trial of a release: all that it is judged by must be so at once, before the deadline.
 
-Owns the loop of tries. What the verdict leads to is `agent.install`'s business.
+Owns the loop of tries. How one thing is looked at is `agent.checks`; what the verdict leads to is
+`agent.install`'s business.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from agent.command import Ended
-from sync.manifest import Health
+from sync.manifest import Check, Health
 from sync.stages import Reason
+
+Look = Callable[[Check, float], Awaitable[Ended]]
+"""Looks at one thing within so many seconds; code 0 is good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +26,62 @@ class Verdict:
     detail: str
 
 
-async def check(
-    health: Health,
-    run: Callable[[float], Awaitable[Ended]],
-    mono_s: Callable[[], float],
-) -> Verdict:
-    """Try until the command passes or the deadline is over.
+class Hopeless(Exception):
+    """What is looked at has failed in a way that time does not cure."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        """Carry why, for the hub and for a person."""
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+async def check(health: Health, look: Look, mono_s: Callable[[], float]) -> Verdict:
+    """Try until everything that must be so is so at once, or the deadline is over.
+
+    Whether the hub is reached is looked at last and is only told: a network that is out is no
+    reason to go back.
 
     Args:
-        health: What to run and how long.
-        run: Runs the command within the given seconds.
+        health: What to look at and how long.
+        look: Looks at one thing.
         mono_s: Seconds that only move forward.
     """
     deadline = mono_s() + health.deadline_s
+    required = judged_by(health)
     while True:
-        ended = await run(max(0.1, deadline - mono_s()))
+        try:
+            ended = await _round(required, look, lambda: max(0.1, deadline - mono_s()))
+        except Hopeless as failed:
+            return Verdict(healthy=False, reason=failed.reason, detail=failed.detail)
         if ended.code == 0:
-            return Verdict(healthy=True, reason="", detail=ended.output)
+            unreached = [
+                told.output
+                for each in health.checks
+                if each.kind == "hub" and (told := await look(each, each.budget_s)).code != 0
+            ]
+            return Verdict(healthy=True, reason="", detail="; ".join([ended.output, *unreached]))
         left_s = deadline - mono_s()
         if left_s <= health.pause_s:
             reason = Reason.HEALTH_TIMED_OUT if ended.is_late else Reason.HEALTH_FAILED
             detail = ended.output or f"the health command ended with {ended.code}"
             return Verdict(healthy=False, reason=reason, detail=detail)
         await asyncio.sleep(health.pause_s)
+
+
+def judged_by(health: Health) -> list[Check]:
+    """Return what must be so, the command first."""
+    own = [Check(kind="command", command=health.command)] if health.command is not None else []
+    return own + [each for each in health.checks if each.kind != "hub"]
+
+
+async def _round(required: Sequence[Check], look: Look, left_s: Callable[[], float]) -> Ended:
+    """Look at each in turn; return the first that is not so, else what the first said."""
+    said = Ended(0, "")
+    for number, each in enumerate(required):
+        ended = await look(each, left_s())
+        if ended.code != 0:
+            return ended
+        if number == 0:
+            said = ended
+    return said

@@ -70,14 +70,19 @@ class InstallEngine:
         documents: Documents,
         clock: Clock,
         identity: Identity | None = None,
+        is_connected: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Work with these, as `identity` towards the hub; `load` must be called first."""
+        """Work with these, as `identity` towards the hub; `load` must be called first.
+
+        `is_connected` tells whether the hub's broker is reached.
+        """
         self._settings = settings
         self._store = store
         self._documents = documents
         self._clock = clock
         self._journals: dict[str, Journal] = {}
         self._releases = Releases(settings)
+        self._releases.is_connected = is_connected
         self._report = Report(documents, clock)
         self.admission = Admission(
             settings,

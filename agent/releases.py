@@ -13,11 +13,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final, TypeVar
 
+from agent.checks import Checks
 from agent.command import Ended, run_command
 from agent.health import Verdict, check
 from agent.settings import Settings
 from agent.threads import in_thread
 from firmware_hooks.contract import ENTRY_POINTS, NO_OPTIONS, Installer, InstallerError
+from firmware_hooks.series import Member, Series
 from sync.manifest import BadManifest, Command, Manifest, parse_manifest
 from sync.stages import Reason
 
@@ -42,11 +44,15 @@ class Releases:
         """Look below `state_dir` for manifests and below `install_dir` for releases."""
         self._settings = settings
         self._manifests = settings.state_dir / "manifests"
+        self.is_connected: Callable[[], bool] = lambda: False
+        """Tells whether the hub's broker is reached."""
 
     # Finding.
 
-    def installer(self, component: str, name: str) -> Installer:
-        """Return the installer called `name`, to work for `component`.
+    def installer(self, component: str, name: str, folder: Path | None = None) -> Installer:
+        """Return the installer called `name`, to work for `component` below `folder`.
+
+        `folder` is `install_dir` if it is not given.
 
         Raises:
             InstallerError: This device has none of that name, or it cannot be loaded.
@@ -54,7 +60,9 @@ class Releases:
         for entry in entry_points(group=ENTRY_POINTS, name=name):
             try:
                 options = self._settings.installers.get(name, NO_OPTIONS)
-                installer: Installer = entry.load()(component, self._settings.install_dir, options)
+                installer: Installer = entry.load()(
+                    component, folder or self._settings.install_dir, options
+                )
             except InstallerError:
                 raise
             except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
@@ -72,7 +80,15 @@ class Releases:
         Raises:
             InstallerError: As `installer`.
         """
-        return Release(manifest, digest, self.installer(manifest.component, manifest.installer))
+        component = manifest.component
+        if not manifest.parts:
+            return Release(manifest, digest, self.installer(component, manifest.installer))
+        folder = self._settings.install_dir / component / "parts"
+        members = [
+            Member(part.name, self.installer(part.name, part.installer, folder))
+            for part in manifest.parts
+        ]
+        return Release(manifest, digest, Series(component, self._settings.install_dir, members))
 
     def components(self) -> list[str]:
         """Return the components of which something is or was installed."""
@@ -149,12 +165,11 @@ class Releases:
             await calls(partial(release.installer.check_trial, release.digest))
         except InstallerError as error:
             return Verdict(healthy=False, reason=error.reason, detail=error.detail)
-        health = release.manifest.health
-        return await check(
-            health,
-            lambda deadline_s: self._run(release, health.command, deadline_s, stays=False),
-            mono_s,
+        checks = Checks(
+            lambda command, deadline_s: self._run(release, command, deadline_s, stays=False),
+            self.is_connected,
         )
+        return await check(release.manifest.health, checks.look, mono_s)
 
     async def _run(
         self, release: Release, command: Command, deadline_s: float, *, stays: bool

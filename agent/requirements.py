@@ -1,6 +1,6 @@
 """Whether what runs on the device lets a release in: versions that it requires or forbids.
 
-Owns one pure decision. A version is compared as it is written; only `*` stands for anything.
+Owns pure decisions. A version is compared as it is written; only `*` stands for anything.
 """
 
 from collections.abc import Mapping
@@ -31,6 +31,25 @@ def check_versions(manifest: Manifest, running: Mapping[str, str]) -> None:
             raise InstallerError(
                 Reason.FORBIDDEN_VERSION, f"must not meet {component} {runs}, which runs here"
             )
+
+
+def check_way(manifest: Manifest, runs: Manifest) -> None:
+    """Check that a release is put in place as the one that runs was: else both would run.
+
+    Raises:
+        InstallerError: It is not.
+    """
+    if _way(manifest) != _way(runs):
+        raise InstallerError(
+            Reason.INCOMPATIBLE,
+            f"what runs was put there by {_way(runs)}, and this release wants {_way(manifest)}: "
+            "give it another component name"[:200],
+        )
+
+
+def _way(manifest: Manifest) -> str:
+    parts = ", ".join(f"{part.name} by {part.installer}" for part in manifest.parts)
+    return parts or manifest.installer
 
 
 def _matches(version: str, patterns: tuple[str, ...]) -> bool:

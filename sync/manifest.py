@@ -6,7 +6,7 @@ Never opens a file: the hub builds manifests, the device obeys them.
 
 import hashlib
 import json
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -29,7 +29,11 @@ Versions = Annotated[
 ]
 """Versions, `*` standing for any characters: `1.4.2`, `1.*`."""
 
-_ADDED: Final = ("requires", "forbids", "owner", "outcomes", "unmeasured")
+Parameters = Annotated[
+    dict[Annotated[str, Field(max_length=63)], str | int | float | bool], Field(max_length=50)
+]
+
+_ADDED: Final = ("requires", "forbids", "owner", "outcomes", "unmeasured", "parts")
 """Fields that the first manifests did not have."""
 
 
@@ -41,23 +45,71 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
+class PartOf(_Part):
+    """A part of a release that is put onto the device in a way of its own."""
+
+    name: Annotated[str, Field(pattern=COMPONENT_PATTERN)]
+    """Stays the same from version to version."""
+    installer: Annotated[str, Field(pattern=COMPONENT_PATTERN)]
+    parameters: Parameters = {}
+
+
 class Artifact(_Part):
     """One immutable file of the release."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     sha256: Annotated[str, Field(pattern=DIGEST_PATTERN)]
     length_bytes: Annotated[int, Field(ge=0, le=ARTIFACT_BYTES_MAX)]
+    part: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")] = ""
+    """Which of the release's parts it belongs to; empty if the release is not made of parts."""
+
+
+class Check(_Part):
+    """One thing that must be so before a release counts as proven."""
+
+    kind: Literal["command", "http", "unit", "hub"]
+    command: Command | None = None
+    """`command`: must exit with 0; run in the release's folder."""
+    url: Annotated[str, Field(pattern=r"^http://[^\s/]+(/\S*)?$", max_length=500)] = ""
+    """`http`: asked with GET; plain HTTP, because it asks the device itself."""
+    status: Annotated[int, Field(ge=100, le=599)] = 200
+    """`http`: what the answer must have."""
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """`http`: longest wait for one answer."""
+    unit: Annotated[str, Field(pattern=r"^([A-Za-z0-9:_.@\\-]{1,200}\.service)?$")] = ""
+    """`unit`: a systemd service that must be active, and must not end again and again."""
+    restarts_max: Annotated[int, Field(ge=0, le=1000)] = 3
+    """`unit`: restarts within the trial that are more than a hiccup."""
+    budget_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """`hub`: how long to wait for the hub. Its absence is reported and never a reason to go back:
+    the network may be out."""
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        needed = {"command": self.command, "http": self.url, "unit": self.unit, "hub": True}
+        if not needed[self.kind]:
+            word = "url" if self.kind == "http" else self.kind
+            raise ValueError(f"a check of the kind {self.kind} needs {word}")
+        return self
 
 
 class Health(_Part):
-    """How a release proves itself on the device: the command must exit with 0."""
+    """How a release proves itself on the device: the command exits with 0, and all checks pass."""
 
-    command: Command
+    command: Command | None = None
     """Run in the release's folder. `{python}` stands for the interpreter that runs the agent."""
+    checks: Annotated[tuple[Check, ...], Field(max_length=20)] = ()
+    """What must be so besides, within the same deadline."""
     deadline_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     """How long after activation it may take until the check passes."""
     pause_s: Annotated[float, Field(ge=0.05, le=60)] = 1.0
     """Wait between two tries within the deadline."""
+
+    @model_validator(mode="after")
+    def _proves_something(self) -> Self:
+        if self.command is None and all(each.kind == "hub" for each in self.checks):
+            raise ValueError("give a command, or a check other than hub")
+        return self
 
 
 class Manifest(_Part):
@@ -73,11 +125,12 @@ class Manifest(_Part):
     """Device classes it fits; empty means every class."""
     installer: Annotated[str, Field(pattern=COMPONENT_PATTERN)] = "directory"
     """Which installer of the device takes it."""
-    parameters: Annotated[
-        dict[Annotated[str, Field(max_length=63)], str | int | float | bool], Field(max_length=50)
-    ] = {}
+    parameters: Parameters = {}
     """Passed to the installer as they are."""
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1, max_length=100)]
+    parts: Annotated[tuple[PartOf, ...], Field(max_length=20)] = ()
+    """If the release is made of parts: in this order they are put in place, and in the reverse one
+    taken back, all or none. `installer` and `parameters` then say nothing."""
     restart: Command | None = None
     """Run in the release's folder after it was switched to, and in the old one after a return."""
     restart_s: Annotated[float, Field(gt=0, le=600)] = 30.0
@@ -114,6 +167,20 @@ class Manifest(_Part):
             raise ValueError("two artifacts have the same name")
         return self
 
+    @model_validator(mode="after")
+    def _parts_are_whole(self) -> Self:
+        named = [part.name for part in self.parts]
+        if len(set(named)) != len(named):
+            raise ValueError("two parts have the same name")
+        used = {artifact.part for artifact in self.artifacts}
+        if used != (set(named) or {""}):
+            wrong = sorted(used ^ (set(named) or {""}))
+            raise ValueError(
+                "each artifact names a part that the release has, and each part has an artifact: "
+                f"see {', '.join(map(repr, wrong))[:100]}"
+            )
+        return self
+
     def canonical(self) -> bytes:
         """Return the one byte form of this manifest.
 
@@ -124,6 +191,11 @@ class Manifest(_Part):
         for name in _ADDED:
             if not fields[name]:
                 del fields[name]
+        for artifact in fields["artifacts"]:
+            if not artifact["part"]:
+                del artifact["part"]
+        if not fields["health"]["checks"]:
+            del fields["health"]["checks"]
         return json.dumps(
             fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         ).encode()

@@ -1,8 +1,8 @@
 from collections.abc import Awaitable, Callable
 
 from agent.command import Ended
-from agent.health import check
-from sync.manifest import Health
+from agent.health import Hopeless, check
+from sync.manifest import Check, Health
 from sync.stages import Reason
 
 HEALTH = Health(command=("check",), deadline_s=10, pause_s=0.05)
@@ -16,10 +16,12 @@ class Release:
         self.takes_s = takes_s
         self.mono = 0.0
         self.deadlines_s: list[float] = []
+        self.asked: list[str] = []
 
     @property
-    def run(self) -> Callable[[float], Awaitable[Ended]]:
-        async def once(deadline_s: float) -> Ended:
+    def run(self) -> Callable[[Check, float], Awaitable[Ended]]:
+        async def once(check: Check, deadline_s: float) -> Ended:
+            self.asked.append(check.kind)
             self.deadlines_s.append(deadline_s)
             self.mono += min(self.takes_s, deadline_s)
             return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -69,3 +71,48 @@ async def test_a_command_that_cannot_be_started_is_a_failure_and_not_a_silence()
 
     assert (verdict.healthy, verdict.reason) == (False, Reason.HEALTH_FAILED)
     assert verdict.detail == "check cannot be started"
+
+
+THREE = Health(
+    command=("check",),
+    checks=(
+        Check(kind="http", url="http://127.0.0.1:1/"),
+        Check(kind="unit", unit="lamp.service"),
+        Check(kind="hub", budget_s=5),
+    ),
+    deadline_s=10,
+    pause_s=0.05,
+)
+
+
+async def test_everything_must_be_so_in_one_round() -> None:
+    good, bad = Ended(0, "good"), Ended(1, "bad")
+    release = Release(good, bad, good, good, bad, good, good, good, good, takes_s=0.5)
+
+    verdict = await check(THREE, release.run, lambda: release.mono)
+
+    assert verdict.healthy
+    rounds = ["command", "http", "command", "http", "unit", "command", "http", "unit"]
+    assert release.asked == [*rounds, "hub"]
+
+
+async def test_a_hub_out_of_reach_is_told_and_never_a_reason_to_go_back() -> None:
+    good = Ended(0, "light is on")
+    release = Release(good, good, good, Ended(1, "the hub was not reached"))
+
+    verdict = await check(THREE, release.run, lambda: release.mono)
+
+    assert (verdict.healthy, verdict.detail) == (True, "light is on; the hub was not reached")
+
+
+async def test_what_time_does_not_cure_ends_the_trial_at_once() -> None:
+    asked = []
+
+    async def look(each: Check, within_s: float) -> Ended:
+        asked.append((each.kind, within_s))
+        raise Hopeless(Reason.CRASH_LOOP, "lamp.service was restarted 9 times")
+
+    verdict = await check(THREE, look, lambda: 0.0)
+
+    assert (verdict.healthy, verdict.reason) == (False, Reason.CRASH_LOOP)
+    assert len(asked) == 1
