@@ -1,0 +1,85 @@
+"""An installer with two slots and a one-shot flag, and the firmware that reads the flag: on files.
+
+Stands for what `ab-slots` does over a boot backend, as small as it can be, so that the engine's way
+through reboots can be walked step by step.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from firmware_hooks.contract import NO_OPTIONS, InstallerError, Options, Order
+from firmware_hooks.directory import DirectoryInstaller
+from sync.stages import Reason
+
+FLAGS = "boot.json"
+
+
+def read(home: Path) -> dict[str, str]:
+    """Return `kept`, `try` and `booted`: digests in hexadecimal."""
+    try:
+        found: dict[str, str] = json.loads((home / FLAGS).read_text())
+    except FileNotFoundError:
+        return {"kept": "", "try": "", "booted": ""}
+    return found
+
+
+def write(home: Path, **changed: str) -> None:
+    """Change flags at once and durably."""
+    home.mkdir(parents=True, exist_ok=True)
+    part = home / f"{FLAGS}.part"
+    with part.open("w") as file:
+        json.dump({**read(home), **changed}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(home / FLAGS)
+
+
+def start(home: Path, *, comes_up: bool) -> None:
+    """Do what firmware does: try once what is to be tried, else boot what is kept."""
+    flags = read(home)
+    tried = flags["try"] if comes_up else ""
+    write(home, booted=tried or flags["kept"], **{"try": ""})
+
+
+class TwoSlots:
+    """Trees of which the one counts that was booted."""
+
+    def __init__(self, component: str, install_dir: Path, options: Options = NO_OPTIONS) -> None:
+        self._home = install_dir / component
+        self._trees = DirectoryInstaller(component, install_dir, options)
+
+    def stage(self, order: Order) -> None:
+        self._trees.stage(order)
+
+    def activate(self, digest: bytes) -> None:
+        if not self.folder(digest).is_dir():
+            raise InstallerError(Reason.INSTALLER_FAILED, "the release is not staged")
+        if self.running() != digest:
+            write(self._home, **{"try": digest.hex()})
+
+    def awaits_reboot(self) -> tuple[str, ...] | None:
+        flags = read(self._home)
+        return None if (flags["try"] or flags["kept"]) == flags["booted"] else ("0 tryboot",)
+
+    def check_trial(self, digest: bytes) -> None:
+        if self.running() != digest:
+            raise InstallerError(Reason.FELL_BACK, "another slot was booted")
+
+    def commit(self, digest: bytes) -> None:
+        write(self._home, kept=digest.hex())
+
+    def roll_back(self, digest: bytes) -> bytes | None:
+        flags = read(self._home)
+        if flags["kept"] != digest.hex():
+            write(self._home, **{"try": ""})
+        return bytes.fromhex(read(self._home)["kept"]) or None
+
+    def running(self) -> bytes | None:
+        return bytes.fromhex(read(self._home)["booted"]) or None
+
+    def folder(self, digest: bytes) -> Path:
+        return self._trees.folder(digest)
+
+    def clean_up(self) -> None:
+        """Nothing: both slots stay."""
