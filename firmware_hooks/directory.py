@@ -14,20 +14,23 @@ honours fsync.
 """
 
 import contextlib
-import errno
 import hashlib
-import os
-import shutil
 from pathlib import Path
 from typing import Final
 
 from firmware_hooks.contract import NO_OPTIONS, InstallerError, Options, Order
-from sync.manifest import Artifact
+from firmware_hooks.durable import (
+    PARTIAL,
+    explained,
+    fsync,
+    fsync_tree,
+    make_folder,
+    remove,
+    verify,
+)
 from sync.stages import Reason
 
-CHUNK_BYTES: Final = 1024 * 1024
 DIGEST_BYTES: Final = 32
-PARTIAL: Final = ".partial"
 NEXT: Final = ".next"
 
 
@@ -62,20 +65,20 @@ class DirectoryInstaller:
             return
         partial = final.with_name(final.name + PARTIAL)
         try:
-            _make_folder(self._releases)
-            _remove(partial)
+            make_folder(self._releases)
+            remove(partial)
             partial.mkdir()
-            _verify(order.artifacts[artifact.name], artifact)
+            verify(order.artifacts[artifact.name], artifact)
             _unpack(order.artifacts[artifact.name], partial, order.unpacked_bytes_max)
             self._keep_list(order, partial)
-            _fsync_tree(partial)
+            fsync_tree(partial)
             partial.rename(final)
-            _fsync(self._releases)
+            fsync(self._releases)
         except (OSError, InstallerError) as error:
             with contextlib.suppress(OSError):
-                _remove(partial)
+                remove(partial)
             if isinstance(error, OSError):
-                raise _explained(error) from None
+                raise explained(error) from None
             raise
 
     def can_start_from(self, digest: bytes) -> bool:
@@ -92,8 +95,8 @@ class DirectoryInstaller:
             return "it was here already"
         partial = final.with_name(final.name + PARTIAL)
         try:
-            _make_folder(self._trees)
-            _remove(partial)
+            make_folder(self._trees)
+            remove(partial)
             partial.mkdir()
             said = apply_pack(
                 order,
@@ -103,17 +106,17 @@ class DirectoryInstaller:
                 into=partial,
                 list_to=self._list(order.digest),
             )
-            _fsync(self._list(order.digest))
-            _fsync(self._trees)
-            _fsync_tree(partial)
+            fsync(self._list(order.digest))
+            fsync(self._trees)
+            fsync_tree(partial)
             partial.rename(final)
-            _fsync(self._releases)
+            fsync(self._releases)
         except (OSError, InstallerError) as error:
             with contextlib.suppress(OSError):
-                _remove(partial)
-                _remove(self._list(order.digest))
+                remove(partial)
+                remove(self._list(order.digest))
             if isinstance(error, OSError):
-                raise _explained(error) from None
+                raise explained(error) from None
             raise
         return said
 
@@ -129,7 +132,7 @@ class DirectoryInstaller:
                 self._point("previous", running)
             self._point("current", digest)
         except OSError as error:
-            raise _explained(error) from None
+            raise explained(error) from None
 
     def check_trial(self, digest: bytes) -> None:
         """Make sure that `current` still points at the release."""
@@ -150,13 +153,13 @@ class DirectoryInstaller:
         try:
             if previous is None:
                 (self._home / "current").unlink()
-                _fsync(self._home)
+                fsync(self._home)
                 return None
             if not self.folder(previous).is_dir():
                 raise InstallerError(Reason.ROLLBACK_FAILED, "the earlier release is gone")
             self._point("current", previous)
         except OSError as error:
-            raise _explained(error, Reason.ROLLBACK_FAILED) from None
+            raise explained(error, Reason.ROLLBACK_FAILED) from None
         return previous
 
     def running(self) -> bytes | None:
@@ -173,17 +176,17 @@ class DirectoryInstaller:
         try:
             for tree in sorted(self._releases.iterdir()):
                 if tree.name not in keep:
-                    _remove(tree)
+                    remove(tree)
             if self._trees.is_dir():
                 for text in sorted(self._trees.iterdir()):
                     if text.name not in keep:
-                        _remove(text)
+                        remove(text)
             for link in self._home.glob(f"*{NEXT}"):
                 link.unlink()
         except FileNotFoundError:
             return
         except OSError as error:
-            raise _explained(error) from None
+            raise explained(error) from None
 
     def _list(self, digest: bytes) -> Path:
         return self._trees / digest.hex()
@@ -203,10 +206,10 @@ class DirectoryInstaller:
         except BadTree:
             return
         if hashlib.sha256(text).digest() == named[0]:
-            _make_folder(self._trees)
+            make_folder(self._trees)
             self._list(order.digest).write_bytes(text)
-            _fsync(self._list(order.digest))
-            _fsync(self._trees)
+            fsync(self._list(order.digest))
+            fsync(self._trees)
 
     def _target(self, link: str) -> bytes | None:
         try:
@@ -221,27 +224,7 @@ class DirectoryInstaller:
             scratch.unlink()
         scratch.symlink_to(Path("releases") / digest.hex())
         scratch.replace(self._home / link)
-        _fsync(self._home)
-
-
-def _explained(error: OSError, reason: Reason = Reason.INSTALLER_FAILED) -> InstallerError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InstallerError(Reason.NO_SPACE, "no room on the disk for the release")
-    where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
-    return InstallerError(reason, f"{error.strerror or error}{where}"[:200])
-
-
-def _verify(path: Path, artifact: Artifact) -> None:
-    digest = hashlib.sha256()
-    length_bytes = 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            length_bytes += len(chunk)
-    if length_bytes != artifact.length_bytes or digest.hexdigest() != artifact.sha256:
-        raise InstallerError(
-            Reason.DIGEST_MISMATCH, f"{artifact.name} on disk is not what the manifest names"
-        )
+        fsync(self._home)
 
 
 def _unpack(path: Path, into: Path, bytes_max: int) -> None:
@@ -254,37 +237,3 @@ def _unpack(path: Path, into: Path, bytes_max: int) -> None:
         raise InstallerError(Reason.TOO_LARGE, str(error)[:200]) from None
     except BadArchive as error:
         raise InstallerError(Reason.INSTALLER_FAILED, str(error)[:200]) from None
-
-
-def _make_folder(folder: Path) -> None:
-    """Make `folder` and what it lies in, durably."""
-    missing = [folder, *folder.parents]
-    missing = missing[: next(n for n, each in enumerate(missing) if each.is_dir())]
-    for each in reversed(missing):
-        each.mkdir(exist_ok=True)
-        _fsync(each.parent)
-
-
-def _fsync_tree(root: Path) -> None:
-    for folder, _, files in os.walk(root):
-        for name in files:
-            path = Path(folder) / name
-            if not path.is_symlink():
-                _fsync(path)
-        _fsync(Path(folder))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()

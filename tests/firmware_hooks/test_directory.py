@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware_hooks import directory
+from firmware_hooks import directory, durable
 from firmware_hooks.contract import ENTRY_POINTS, Installer, InstallerError, Order
 from firmware_hooks.directory import DirectoryInstaller
 from sync.manifest import Manifest
@@ -126,7 +126,7 @@ def test_a_release_whose_tree_is_gone_is_not_gone_back_to(
     installer: DirectoryInstaller, tmp_path: Path
 ) -> None:
     old, new = put(installer, OLD, tmp_path), put(installer, NEW, tmp_path)
-    directory._remove(installer.folder(old))
+    durable.remove(installer.folder(old))
 
     with pytest.raises(InstallerError) as failed:
         installer.roll_back(new)
@@ -266,7 +266,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(directory, "_fsync_tree", full)
+    monkeypatch.setattr(directory, "fsync_tree", full)
     with pytest.raises(InstallerError) as failed:
         installer.stage(order)
 
@@ -333,7 +333,7 @@ def durable_steps(monkeypatch: pytest.MonkeyPatch, die_at: int) -> list[str]:
 
         monkeypatch.setattr(directory, name, step)
 
-    for name in ("_fsync", "_remove", "_verify", "_unpack", "_fsync_tree"):
+    for name in ("fsync", "remove", "verify", "_unpack", "fsync_tree"):
         around(name)
     return done
 
