@@ -28,6 +28,7 @@ from firmware_hooks.durable import (
     remove,
     verify,
 )
+from firmware_hooks.options import known
 from sync.stages import Reason
 
 DIGEST_BYTES: Final = 32
@@ -43,12 +44,7 @@ class DirectoryInstaller:
         Raises:
             InstallerError: There is one.
         """
-        if options:
-            raise InstallerError(
-                Reason.INSTALLER_FAILED,
-                f"the directory installer has no option {min(options)!r}: take it out of the "
-                "device's settings",
-            )
+        known("directory", options, ())
         self._home = install_dir / component
         self._releases = self._home / "releases"
         self._trees = self._home / "trees"

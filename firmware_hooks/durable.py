@@ -7,10 +7,11 @@ synced. Knows nothing of releases.
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from firmware_hooks.contract import InstallerError
 from sync.manifest import Artifact
@@ -28,10 +29,16 @@ def write_durably(path: Path, content: bytes) -> None:
     Raises:
         OSError: The disk is full or fails; what was at `path` still is.
     """
+    copy_durably(io.BytesIO(content), path)
+
+
+def copy_durably(source: BinaryIO, path: Path) -> None:
+    """Put the rest of an open file at `path`, as `write_durably` does."""
     make_folder(path.parent)
     scratch = path.with_name(path.name + PARTIAL)
     with scratch.open("wb") as file:
-        file.write(content)
+        while chunk := source.read(CHUNK_BYTES):
+            file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
@@ -98,5 +105,6 @@ def explained(error: OSError, reason: Reason = Reason.INSTALLER_FAILED) -> Insta
     """Return what an error of the system means to an install."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InstallerError(Reason.NO_SPACE, "no room on the disk for the release")
-    where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
+    name = error.filename
+    where = f": {os.fsdecode(name)}" if isinstance(name, (str, bytes, os.PathLike)) else ""
     return InstallerError(reason, f"{error.strerror or error}{where}"[:DETAIL_CHARACTERS_MAX])

@@ -6,6 +6,8 @@ from pathlib import Path
 from firmware_hooks.conformance import InstallerConformance
 from firmware_hooks.contract import ENTRY_POINTS, Installer, Order
 from firmware_hooks.directory import DirectoryInstaller
+from firmware_hooks.file import FileInstaller
+from tests.firmware_hooks.releases import order_of
 from tests.firmware_hooks.trees import release
 
 
@@ -24,6 +26,38 @@ class TestDirectory(InstallerConformance):
     def assert_runs(self, folder: Path, version: str | None) -> None:
         shown = folder / "install/lamp/current/VERSION"
         assert (shown.read_text() if shown.exists() else None) == version
+
+
+class TestFile(InstallerConformance):
+    """Each version has a file that the version before has not."""
+
+    def prepare_device(self, folder: Path) -> None:
+        (folder / "etc").mkdir()
+        (folder / "etc/lamp.conf").write_text("from the factory")
+
+    def make_installer(self, folder: Path) -> Installer:
+        options = {"roots": f"{folder}/etc:{folder}/opt"}
+        return FileInstaller(self.component, folder / "install", options)
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        etc = self.home / "etc"
+        return order_of(
+            folder,
+            version,
+            {"lamp.conf": version.encode(), "extra": b"extra " + version.encode()},
+            installer="file",
+            parameters={
+                "path.lamp.conf": f"{etc}/lamp.conf",
+                "mode.lamp.conf": "0640",
+                "path.extra": f"{etc}/lamp.d/extra-{version}",
+            },
+        )
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        shown = (folder / "etc/lamp.conf").read_text()
+        assert shown == (version or "from the factory")
+        extra = sorted(path.name for path in (folder / "etc").glob("lamp.d/*"))
+        assert extra == ([f"extra-{version}"] if version else [])
 
 
 def test_every_installer_that_can_be_chosen_is_held_to_the_contract() -> None:
