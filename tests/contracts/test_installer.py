@@ -7,6 +7,7 @@ from firmware_hooks.conformance import InstallerConformance
 from firmware_hooks.contract import ENTRY_POINTS, Installer, Order
 from firmware_hooks.directory import DirectoryInstaller
 from firmware_hooks.file import FileInstaller
+from firmware_hooks.program import ProgramInstaller
 from tests.firmware_hooks.releases import order_of
 from tests.firmware_hooks.trees import release
 
@@ -58,6 +59,38 @@ class TestFile(InstallerConformance):
         assert shown == (version or "from the factory")
         extra = sorted(path.name for path in (folder / "etc").glob("lamp.d/*"))
         assert extra == ([f"extra-{version}"] if version else [])
+
+
+class TestProgram(InstallerConformance):
+    """The program is a shell script that copies an image to where the device looks for it."""
+
+    def prepare_device(self, folder: Path) -> None:
+        program = folder / "flash"
+        program.write_text(
+            f"""#!/bin/sh
+            set -eu
+            sign={folder}/sign
+            case "$1" in
+            activate) cp "$FIELDFARE_ARTIFACTS_DIR/image" "$sign.new"; mv "$sign.new" "$sign" ;;
+            roll-back)
+                if [ -z "$FIELDFARE_OTHER_DIGEST" ]; then rm -f "$sign"; exit 0; fi
+                cp "$FIELDFARE_OTHER_ARTIFACTS_DIR/image" "$sign.new"; mv "$sign.new" "$sign" ;;
+            check-trial) cmp "$FIELDFARE_ARTIFACTS_DIR/image" "$sign" ;;
+            esac
+            """
+        )
+        program.chmod(0o755)
+
+    def make_installer(self, folder: Path) -> Installer:
+        options = {"command": f"{folder}/flash"}
+        return ProgramInstaller(self.component, folder / "install", options)
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        return order_of(folder, version, {"image": version.encode()}, installer="program")
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        sign = folder / "sign"
+        assert (sign.read_text() if sign.exists() else None) == version
 
 
 def test_every_installer_that_can_be_chosen_is_held_to_the_contract() -> None:

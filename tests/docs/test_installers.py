@@ -5,6 +5,7 @@ from pathlib import Path
 
 from firmware_hooks import contract
 from firmware_hooks.conformance import InstallerConformance
+from firmware_hooks.program import LATER_CODES, Phase
 from sync.stages import Reason
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -70,6 +71,19 @@ def test_every_installer_is_documented_with_its_options_and_none_that_does_not_e
         called = re.search(r'known\(\s*"' + point.name + r'", options, \(([^)]*)\)', source)
         if called is not None:
             assert set(re.findall(r'"([a-z_]+)"', called[1])) <= set(said)
+
+
+def test_phases_variables_and_exit_codes_of_hook_programs_are_documented_as_they_are() -> None:
+    text = section(CONTRACT, "Hook programs")
+    source = FIRMWARE.joinpath("program.py").read_text()
+    assert [name for name in rows(text) if not name.startswith("FIELDFARE")] == list(Phase)
+    named = set(re.findall(r'"(FIELDFARE_[A-Z_]+)"', source))
+    assert {name for name in rows(text) if name.startswith("FIELDFARE")} == named | {
+        "FIELDFARE_PARAMETER_"
+    }
+    codes = re.search(r"^\| ([0-9 or]+) \| not now", text, re.MULTILINE)
+    assert codes is not None
+    assert tuple(map(int, codes[1].split(" or "))) == LATER_CODES
 
 
 def test_the_howto_names_what_a_subclass_of_the_shipped_tests_may_say() -> None:
