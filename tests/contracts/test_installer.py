@@ -5,11 +5,36 @@ from pathlib import Path
 
 from firmware_hooks.conformance import InstallerConformance
 from firmware_hooks.contract import ENTRY_POINTS, Installer, Order
+from firmware_hooks.deb import DebInstaller
 from firmware_hooks.directory import DirectoryInstaller
 from firmware_hooks.file import FileInstaller
 from firmware_hooks.program import ProgramInstaller
+from tests.firmware_hooks import debs
 from tests.firmware_hooks.releases import order_of
 from tests.firmware_hooks.trees import release
+
+
+@debs.needs_dpkg
+class TestDeb(InstallerConformance):
+    """Real packages and a real dpkg, below a root of their own."""
+
+    kill_stride = 5
+
+    def prepare_device(self, folder: Path) -> None:
+        debs.make_root(folder / "root")
+
+    def make_installer(self, folder: Path) -> Installer:
+        return DebInstaller(self.component, folder / "install", debs.options(folder / "root"))
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        lamp = debs.build(folder, "lamp", version)
+        extra = debs.build(folder, f"extra-{version}", "1")
+        return debs.order_of(folder, version, lamp, extra)
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        expected = {"lamp": version, f"extra-{version}": "1"} if version else {}
+        assert debs.installed(folder / "root") == expected
+        assert not version or (folder / "root/opt/lamp").read_text() == version
 
 
 class TestDirectory(InstallerConformance):
