@@ -9,7 +9,8 @@ from firmware_hooks.deb import DebInstaller
 from firmware_hooks.directory import DirectoryInstaller
 from firmware_hooks.file import FileInstaller
 from firmware_hooks.program import ProgramInstaller
-from tests.firmware_hooks import debs
+from firmware_hooks.sm_plugin import SmPluginInstaller
+from tests.firmware_hooks import debs, plugins
 from tests.firmware_hooks.releases import order_of
 from tests.firmware_hooks.trees import release
 
@@ -116,6 +117,30 @@ class TestProgram(InstallerConformance):
     def assert_runs(self, folder: Path, version: str | None) -> None:
         sign = folder / "sign"
         assert (sign.read_text() if sign.exists() else None) == version
+
+
+class TestSmPlugin(InstallerConformance):
+    """A plugin that knows only one module at a time."""
+
+    kill_stride = 3
+
+    def prepare_device(self, folder: Path) -> None:
+        plugins.make_plugin(folder, "jar", has_list=False)
+
+    def make_installer(self, folder: Path) -> Installer:
+        options = {"plugins": f"{folder}/plugins"}
+        return SmPluginInstaller(self.component, folder / "install", options)
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        wanted = f"install\tlamp\t{version}\tlamp.jar\ninstall\textra-{version}\n"
+        files = {"modules.tsv": wanted.encode(), "lamp.jar": version.encode()}
+        if version != "1":
+            files["modules.tsv"] += f"remove\textra-{int(version) - 1}\n".encode()
+        return order_of(folder, version, files, installer="sm-plugin", parameters={"plugin": "jar"})
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        expected = {"lamp": f"{version}\n{version}", f"extra-{version}": "newest"}
+        assert plugins.modules(folder) == (expected if version else {})
 
 
 def test_every_installer_that_can_be_chosen_is_held_to_the_contract() -> None:
