@@ -70,6 +70,8 @@ class InstallerConformance:
     component: ClassVar[str] = "lamp"
     kill_stride: ClassVar[int] = 1
     """Die at every n-th step; more than 1 for installers whose calls take seconds."""
+    returns_after_commit: ClassVar[bool] = True
+    """Whether `roll_back` still finds the way after `commit`; the agent never takes it then."""
 
     # What a subclass says.
 
@@ -346,6 +348,8 @@ class InstallerConformance:
         self.assert_runs(self.home, "2")
         self.installer.clean_up()
         assert not [path for path in self.paths() if path.endswith(".partial")], where
+        if call in ("commit", "clean_up") and not self.returns_after_commit:
+            return
         assert self.roll_back(order) == old.digest, where
         self.assert_runs(self.home, "1")
 

@@ -8,9 +8,11 @@ from firmware_hooks.contract import ENTRY_POINTS, Installer, Order
 from firmware_hooks.deb import DebInstaller
 from firmware_hooks.directory import DirectoryInstaller
 from firmware_hooks.file import FileInstaller
+from firmware_hooks.mender_module import MenderModuleInstaller
 from firmware_hooks.program import ProgramInstaller
 from firmware_hooks.sm_plugin import SmPluginInstaller
 from tests.firmware_hooks import debs, plugins
+from tests.firmware_hooks.mender import MODULE, device, mender_order
 from tests.firmware_hooks.releases import order_of
 from tests.firmware_hooks.trees import release
 
@@ -141,6 +143,26 @@ class TestSmPlugin(InstallerConformance):
     def assert_runs(self, folder: Path, version: str | None) -> None:
         expected = {"lamp": f"{version}\n{version}", f"extra-{version}": "newest"}
         assert plugins.modules(folder) == (expected if version else {})
+
+
+class TestMenderModule(InstallerConformance):
+    """The module copies its file to where the device looks for it, and knows the way back."""
+
+    returns_after_commit = False
+
+    def prepare_device(self, folder: Path) -> None:
+        device(folder, {"copy": MODULE.format(sign=folder / "sign")})
+
+    def make_installer(self, folder: Path) -> Installer:
+        options = {"modules_dir": f"{folder}/modules", "scripts_dir": f"{folder}/scripts"}
+        return MenderModuleInstaller(self.component, folder / "install", options)
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        return mender_order(folder, version, {"image": version.encode()}, kind="copy")
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        sign = folder / "sign"
+        assert (sign.read_text() if sign.exists() else None) == version
 
 
 def test_every_installer_that_can_be_chosen_is_held_to_the_contract() -> None:
