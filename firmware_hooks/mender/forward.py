@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from firmware_hooks.contract import InstallerError, Order
 from firmware_hooks.mender.back import give_up
 from firmware_hooks.mender.ledger import Install, Phase, Reboot, this_boot
-from firmware_hooks.mender.module import Module
+from firmware_hooks.mender.module import BrokenOff, Module
 from firmware_hooks.mender.payload import HEADERS, Payload
 from firmware_hooks.mender.scripts import Waits
 from firmware_hooks.mender.streams import Streams
@@ -165,18 +165,21 @@ def _hand_over(workplace: Workplace, order: Order, payload: Payload) -> None:
     with_sizes = module.ask("ProvidePayloadFileSizes") == "Yes"
     files = {name: order.artifacts[artifact] for name, artifact in payload.files.items()}
     with Streams(workplace.tree, files, with_sizes=with_sizes) as streams:
-        module.call("DownloadWithFileSizes" if with_sizes else "Download")
+        state = "DownloadWithFileSizes" if with_sizes else "Download"
+        fault = workplace.fault_of(lambda: module.call(state, streams.broken))
     streams.check()
+    if fault is not None and not isinstance(fault, BrokenOff):
+        raise fault
+    if streams.is_begun and not streams.is_done:
+        raise InstallerError(
+            Reason.INSTALLER_FAILED, f"{state}: the module has not read all of the payload"
+        )
     if not streams.is_begun:
         sums = {each.name: each.sha256 for each in order.manifest.artifacts}
         put_files(
             workplace.tree,
             {name: (files[name], sums[artifact]) for name, artifact in payload.files.items()},
             bytes_max=order.unpacked_bytes_max,
-        )
-    elif not streams.is_done:
-        raise InstallerError(
-            Reason.INSTALLER_FAILED, "Download: the module has not read all of the payload"
         )
 
 

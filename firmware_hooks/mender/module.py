@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,10 @@ STDERR_BYTES_MAX: Final = 10 * 1024
 DETAIL_CHARACTERS_MAX: Final = 200
 
 logger = logging.getLogger(__name__)
+
+
+class BrokenOff(InstallerError):
+    """The call was ended from here."""
 
 
 class Module:
@@ -47,14 +52,17 @@ class Module:
                 f"this device has no update module {self._program}"[:DETAIL_CHARACTERS_MAX],
             )
 
-    def call(self, state: str) -> None:
-        """Let it do what `state` names.
+    def call(self, state: str, cancel: threading.Event | None = None) -> None:
+        """Let it do what `state` names, until `cancel` is set.
 
         Raises:
             InstallerError: It failed, took too long, or could not be started.
         """
         self._tell(state)
-        require_well(state, self._run(state, self._tell))
+        ended = self._run(state, self._tell, cancel)
+        if cancel is not None and cancel.is_set() and ended.code is None and not ended.is_late:
+            raise BrokenOff(Reason.INSTALLER_FAILED, f"{state} was broken off")
+        require_well(state, ended)
 
     def ask(self, query: str) -> str:
         """Return its answer, one line; empty if it does not know the question.
@@ -71,7 +79,12 @@ class Module:
             )
         return answer.strip()
 
-    def _run(self, word: str, on_line: Callable[[str], None] | None) -> Ended:
+    def _run(
+        self,
+        word: str,
+        on_line: Callable[[str], None] | None,
+        cancel: threading.Event | None = None,
+    ) -> Ended:
         return run_hook(
             [self._program, word, self._tree],
             folder=self._tree,
@@ -80,6 +93,7 @@ class Module:
             on_line=on_line,
             stdout_bytes_max=ANSWER_BYTES_MAX,
             stderr_bytes_max=STDERR_BYTES_MAX,
+            cancel=cancel,
         )
 
 

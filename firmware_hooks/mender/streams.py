@@ -36,10 +36,12 @@ class Streams:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mender streams", daemon=True)
         self._error: OSError | None = None
+        self.broken = threading.Event()
+        """Set when nothing more will come although there is more: the module would wait for it."""
         self.is_begun = False
         """The module has asked for a stream."""
         self.is_done = False
-        """It was told that there is no more."""
+        """It was given all there is. Mender's client does not mind if it asks for no more."""
 
     def __enter__(self) -> Self:
         os.mkfifo(self._next, 0o600)
@@ -70,16 +72,23 @@ class Streams:
 
     def _run(self) -> None:
         try:
-            for name, path in self._files.items():
-                self._make(name)
-                size = f" {path.stat().st_size}" if self._with_sizes else ""
-                if not self._tell(f"streams/{name}{size}\n".encode()):
-                    return
-                if not self._give(self._tree / "streams" / name, path):
-                    return
-            self.is_done = self._tell(b"")
+            self._serve()
         except OSError as error:
             self._error = error
+        if not self.is_done and not self._stop.is_set():
+            self.broken.set()
+
+    def _serve(self) -> None:
+        """Hand over all of it, unless somebody lets go before."""
+        for name, path in self._files.items():
+            self._make(name)
+            size = f" {path.stat().st_size}" if self._with_sizes else ""
+            if not self._tell(f"streams/{name}{size}\n".encode()):
+                return
+            if not self._give(self._tree / "streams" / name, path):
+                return
+        self.is_done = True
+        self._tell(b"")
 
     def _make(self, name: str) -> None:
         with contextlib.suppress(FileExistsError):
@@ -94,21 +103,23 @@ class Streams:
 
     def _give(self, pipe_path: Path, path: Path) -> bool:
         with path.open("rb") as content, _opened(pipe_path) as pipe:
+            if self._stop.is_set():
+                return False
             while chunk := content.read(CHUNK_BYTES):
-                if self._stop.is_set() or not self._write(pipe, chunk):
+                if not self._write(pipe, chunk):
                     return False
         pipe_path.unlink()
-        return not self._stop.is_set()
+        return True
 
     def _write(self, pipe: int, chunk: bytes) -> bool:
         """Write all of it; False if nobody reads, or the module has ended."""
         rest = memoryview(chunk)
         while rest:
-            if self._stop.is_set():
-                return False
             try:
                 rest = rest[os.write(pipe, rest) :]
             except BlockingIOError:
+                if self._stop.is_set():
+                    return False
                 select.select([], [pipe], [], POLL_S)
             except BrokenPipeError:
                 return False
