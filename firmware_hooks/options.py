@@ -44,3 +44,57 @@ def seconds(installer: str, options: Options, name: str, default_s: float) -> fl
             f"option {name!r} of the {installer} installer must be a number of seconds above 0",
         )
     return float(value)
+
+
+def text(options: Options, name: str, default: str | None = None) -> str:
+    """Return a setting that is text; numbers are taken for their digits.
+
+    Raises:
+        InstallerError: It is missing and there is no default, or it is empty or no text.
+    """
+    value = options.get(name, default)
+    if value is None:
+        raise wrong(name, "is missing in the device's settings of this installer")
+    if isinstance(value, bool | float) or not str(value).strip():
+        raise wrong(name, f"must be text, not {value!r}")
+    return str(value)
+
+
+def truth(options: Options, name: str, *, default: bool) -> bool:
+    """Return a setting that is true or false.
+
+    Raises:
+        InstallerError: It is something else.
+    """
+    value = options.get(name, default)
+    if not isinstance(value, bool):
+        raise wrong(name, f"must be true or false, not {value!r}")
+    return value
+
+
+def number(options: Options, name: str, default: float) -> float:
+    """Return a setting that is a number above zero.
+
+    Raises:
+        InstallerError: It is something else.
+    """
+    value = options.get(name, default)
+    if isinstance(value, bool | str) or value <= 0:
+        raise wrong(name, f"must be a number above zero, not {value!r}")
+    return float(value)
+
+
+def refuse_unknown(options: Options, known: Collection[str]) -> None:
+    """Make sure that no setting is misspelt.
+
+    Raises:
+        InstallerError: One is there that nobody reads.
+    """
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise wrong(unknown[0], f"is unknown; there are {', '.join(sorted(known))}")
+
+
+def wrong(name: str, why: str) -> InstallerError:
+    """Return the error that says what is wrong with the setting `name`."""
+    return InstallerError(Reason.INSTALLER_FAILED, f"the installer's setting `{name}` {why}"[:200])
