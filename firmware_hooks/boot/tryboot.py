@@ -86,8 +86,8 @@ class Tryboot:
             told = path.read_bytes()
         except OSError as error:
             raise BootError(
-                f"{path}: {error.strerror}; is this a Raspberry Pi with a current bootloader?"
-                " `rpi-eeprom-update -a` brings one"
+                f"{error.strerror}: {path}; no Raspberry Pi, or rpi-eeprom-update has to bring"
+                " a current bootloader"
             ) from None
         return int.from_bytes(told, "big")
 

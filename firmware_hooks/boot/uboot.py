@@ -76,17 +76,22 @@ class UBoot:
                 f"{self._config} must name two copies of the environment, one a line: a power cut"
                 " while the only copy is written would lose it"
             )
-        return [Path(each[0]) for each in fields]
+        copies = [Path(each[0]) for each in fields]
+        for copy in copies:
+            _refuse_holes(copy)
+        return copies
 
     def _get(self, name: str) -> str:
         self._copies()
-        program = found("fw_printenv", PACKAGE)
+        # The two tools of this name differ in how they end when the variable is missing.
         try:
-            return ask([program, "-c", self._config, "-n", name], TOOL_S)
+            value = ask([found("fw_printenv", PACKAGE), "-c", self._config, "-n", name], TOOL_S)
+            why = "it is not there"
         except BootError as error:
-            raise BootError(
-                f"set {PRIMARY} and {NEXT} to a slot once, with fw_setenv: {error.detail}"
-            ) from None
+            value, why = "", error.detail
+        if not value:
+            raise BootError(f"set {PRIMARY} and {NEXT} to a slot once, with fw_setenv: {why}")
+        return value
 
     def _set(self, name: str, value: str) -> None:
         copies = self._copies()
@@ -97,6 +102,20 @@ class UBoot:
                 raise BootError(f"fw_setenv set {name} to {read!r} instead of {value!r}")
         for copy in copies:
             _sync(copy)
+
+
+def _refuse_holes(copy: Path) -> None:
+    """Make sure that all of a file has its place on the disk.
+
+    What is written into a hole gets a place that stands in the filesystem's journal first, which
+    U-Boot does not replay: it would read the copy with zeros there.
+    """
+    try:
+        found = copy.stat()
+    except OSError as error:
+        raise BootError(f"{copy}: {error.strerror}") from None
+    if stat.S_ISREG(found.st_mode) and found.st_blocks * 512 < found.st_size:
+        raise BootError(f"{copy} has holes: write it anew with all its bytes, cp --sparse=never")
 
 
 def _sync(copy: Path) -> None:

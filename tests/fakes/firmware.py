@@ -132,7 +132,8 @@ class UBootBoard:
 def environment(variables: dict[str, str], flag: int) -> bytes:
     """Return a copy of the environment as U-Boot stores it (CRC-32, flag, zero-ended texts)."""
     text = b"".join(f"{name}={value}\0".encode() for name, value in variables.items()) + b"\0"
-    content = text.ljust(ENVIRONMENT_BYTES - 5, b"\0")
+    # What follows is anything; not zeros, which a tool that makes a filesystem would leave out.
+    content = text.ljust(ENVIRONMENT_BYTES - 5, b"\xff")
     return struct.pack("<IB", zlib.crc32(content), flag) + content
 
 

@@ -61,11 +61,18 @@ def main(config: dict[str, str]) -> None:
     os.sync()
     mark("mounted")
     process = subprocess.Popen(
-        json.loads(config["argv"]), stdout=subprocess.PIPE, text=True, cwd=config["folder"]
+        json.loads(config["argv"]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=config["folder"],
     )
+    assert process.stdin is not None
     assert process.stdout is not None
     for line in process.stdout:
         mark(line.strip())
+        process.stdin.write("\n")  # it goes on when its mark is in the log
+        process.stdin.flush()
     sys.stdout.write(f"ENDED {process.wait()}\n")
 
 

@@ -24,10 +24,11 @@ PROGRAMS = {
     "linux.uml": "user-mode-linux",
     "dmsetup": "dmsetup",
     "mkfs.vfat": "dosfstools",
-    "mkfs.ext4": "e2fsprogs",
-    "debugfs": "e2fsprogs",
     "mcopy": "mtools",
     "mtype": "mtools",
+    "fw_setenv": "libubootenv-tool",
+    "grub-editenv": "grub-common",
+    "grub-fstest": "grub-common",
 }
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
@@ -40,6 +41,7 @@ def require(*names: str) -> None:
 
 
 def run(*argv: str | Path) -> bytes:
+    """Run a program that has to end well; return what it printed."""
     ended = subprocess.run(
         [shutil.which(argv[0], path=PATH) or argv[0], *argv[1:]], capture_output=True, check=False
     )
@@ -49,6 +51,8 @@ def run(*argv: str | Path) -> bytes:
 
 @dataclass(frozen=True)
 class Entry:
+    """One write, flush or mark of the log."""
+
     at_bytes: int
     data: bytes
     flags: int
@@ -58,6 +62,7 @@ class Entry:
 def record(image: Path, kind: str, argv: Sequence[str], folder: Path) -> list[Entry]:
     """Run `argv` with `image` mounted at `folder/disk`; each line it prints becomes a mark.
 
+    It gets a line back for each, once the mark is in the log.
     `image` itself is left as it was.
     """
     require("linux.uml", "dmsetup")
@@ -114,21 +119,22 @@ def _entries(log: bytes) -> Iterator[Entry]:
             at = body + len(data)
 
 
-def cuts(image: Path, log: Sequence[Entry]) -> Iterator[tuple[bytes, frozenset[str]]]:
+def cuts(image: Path, log: Sequence[Entry]) -> Iterator[tuple[bytes, tuple[str, ...]]]:
     """Give the disks that a power cut may leave, each with the marks that were reached before it.
 
-    Up to each entry: everything, only what was flushed, and what was flushed with each one of the
-    later sectors alone and with each one of them missing.
+    After each entry: everything that was written. Before each flush and at each mark also: only
+    what was flushed, that with each one of the later sectors alone, and with each one missing.
     """
     durable = bytearray(image.read_bytes())
     pending: list[Entry] = []
-    marks: set[str] = set()
-    yield bytes(durable), frozenset()
+    marks: list[str] = []
+    yield bytes(durable), ()
     for entry in log:
         if entry.flags & MARK:
-            marks.add(entry.mark)
-            yield from ((disk, frozenset(marks)) for disk in _states(durable, pending))
-            continue
+            marks.append(entry.mark)
+        if entry.flags & (MARK | FLUSH):
+            for disk in _states(durable, pending):
+                yield disk, tuple(marks)
         if entry.flags & FLUSH:
             for each in pending:
                 _apply(durable, each)
@@ -137,7 +143,8 @@ def cuts(image: Path, log: Sequence[Entry]) -> Iterator[tuple[bytes, frozenset[s
             _apply(durable, entry)
         elif entry.data:
             pending += _sectors(entry)
-        yield from ((disk, frozenset(marks)) for disk in _states(durable, pending))
+        if entry.data:
+            yield _with(durable, pending), tuple(marks)
 
 
 def _sectors(entry: Entry) -> Iterator[Entry]:
@@ -150,17 +157,16 @@ def _apply(disk: bytearray, entry: Entry) -> None:
     disk[entry.at_bytes : entry.at_bytes + len(entry.data)] = entry.data
 
 
+def _with(durable: bytearray, some: Sequence[Entry]) -> bytes:
+    disk = bytearray(durable)
+    for each in some:
+        _apply(disk, each)
+    return bytes(disk)
+
+
 def _states(durable: bytearray, pending: Sequence[Entry]) -> Iterator[bytes]:
     real = [e for e in pending if durable[e.at_bytes : e.at_bytes + len(e.data)] != e.data]
-    chosen: list[Sequence[Entry]] = [[], real]
-    chosen += [[one] for one in real]
-    chosen += [[each for each in real if each is not one] for one in real]
-    seen: set[tuple[int, ...]] = set()
-    for some in chosen:
-        key = tuple(id(each) for each in some)
-        if key not in seen:
-            seen.add(key)
-            disk = bytearray(durable)
-            for each in some:
-                _apply(disk, each)
-            yield bytes(disk)
+    yield bytes(durable)
+    for one in real:
+        yield _with(durable, [one])
+        yield _with(durable, [each for each in real if each is not one])
