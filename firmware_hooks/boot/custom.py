@@ -26,7 +26,7 @@ class Custom:
     """Whatever the program speaks to."""
 
     OPTIONS: Final = frozenset(
-        {"boot_program", "boot_program_s", "boot_reboot", "boot_a", "boot_b"}
+        {"boot_program", "boot_program_s", "boot_reboot", "boot_a", "boot_b", "proc"}
     )
 
     def __init__(self, options: Options) -> None:

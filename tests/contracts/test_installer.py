@@ -2,6 +2,7 @@
 
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import ClassVar
 
 from firmware_hooks.conformance import InstallerConformance
 from firmware_hooks.contract import ENTRY_POINTS, Installer, Order
@@ -11,7 +12,8 @@ from firmware_hooks.file import FileInstaller
 from firmware_hooks.mender_module import MenderModuleInstaller
 from firmware_hooks.program import ProgramInstaller
 from firmware_hooks.sm_plugin import SmPluginInstaller
-from tests.firmware_hooks import debs, plugins
+from tests.fakes.firmware import BOARDS
+from tests.firmware_hooks import debs, plugins, slots
 from tests.firmware_hooks.mender import MODULE, device, mender_order
 from tests.firmware_hooks.releases import order_of
 from tests.firmware_hooks.trees import release
@@ -163,6 +165,41 @@ class TestMenderModule(InstallerConformance):
     def assert_runs(self, folder: Path, version: str | None) -> None:
         sign = folder / "sign"
         assert (sign.read_text() if sign.exists() else None) == version
+
+
+class TestAbSlots(InstallerConformance):
+    """With a Raspberry Pi; the others below run it with other bootloaders."""
+
+    board: ClassVar[str] = "tryboot"
+    packed_by: ClassVar[str] = "gz"
+
+    def make_installer(self, folder: Path) -> Installer:
+        return slots.installer(folder, self.board)
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        return slots.order(folder, slots.image(version), version, self.packed_by)
+
+    def prepare_device(self, folder: Path) -> None:
+        slots.make_device(folder, self.board)
+
+    def reboot(self, folder: Path, given: tuple[str, ...]) -> None:
+        BOARDS[self.board](folder).boot(*given)
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        expected = slots.FACTORY if version is None else slots.image(version)
+        assert slots.booted(folder, self.board)[: len(expected)] == expected
+
+
+class TestAbSlotsOfUBoot(TestAbSlots):
+    board = "uboot"
+    packed_by = "zst"
+    kill_stride = 3
+
+
+class TestAbSlotsOfCustom(TestAbSlots):
+    board = "custom"
+    packed_by = "raw"
+    kill_stride = 3
 
 
 def test_every_installer_that_can_be_chosen_is_held_to_the_contract() -> None:

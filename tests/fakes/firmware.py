@@ -29,7 +29,10 @@ class Board(Protocol):
     options: Options
 
     def __init__(self, folder: Path) -> None:
-        """Set the bootloader up in `folder`, the first slot being the primary, and boot."""
+        """Stand before the board in `folder`.
+
+        If there is none, it is set up with the first slot as the primary, and booted.
+        """
         ...
 
     def backend(self) -> Boot:
@@ -59,9 +62,10 @@ class TrybootBoard:
 
     def __init__(self, folder: Path) -> None:
         self.autoboot, self._proc = folder / "autoboot.txt", folder / "proc"
-        self.autoboot.write_text(AUTOBOOT)
         self.options: Options = {"autoboot": str(self.autoboot), "proc": str(self._proc)}
-        self.boot()
+        if not self._proc.exists():
+            self.autoboot.write_text(AUTOBOOT)
+            self.boot()
 
     def backend(self) -> Boot:
         return Tryboot(self.options)
@@ -110,12 +114,15 @@ class UBootBoard:
         require("fw_setenv")
         self.copies = (folder / "env1", folder / "env2")
         self._proc = folder / "proc"
-        for copy in self.copies:
-            copy.write_bytes(environment({"boot_slot": "A", "boot_next": "A", "baud": "115200"}, 1))
         config = folder / "fw_env.config"
-        config.write_text("".join(f"{copy} 0x0 {ENVIRONMENT_BYTES:#x}\n" for copy in self.copies))
         self.options: Options = {"fw_env_config": str(config), "proc": str(self._proc)}
-        self.boot()
+        if not self._proc.exists():
+            fresh = {"boot_slot": "A", "boot_next": "A", "baud": "115200"}
+            for copy in self.copies:
+                copy.write_bytes(environment(fresh, 1))
+            lines = (f"{copy} 0x0 {ENVIRONMENT_BYTES:#x}\n" for copy in self.copies)
+            config.write_text("".join(lines))
+            self.boot()
 
     def backend(self) -> Boot:
         return UBoot(self.options)
@@ -168,9 +175,10 @@ class GrubBoard:
 
     def __init__(self, folder: Path) -> None:
         self.grubenv, self._proc = folder / "grubenv", folder / "proc"
-        make_grubenv(self.grubenv)
         self.options: Options = {"grubenv": str(self.grubenv), "proc": str(self._proc)}
-        self.boot()
+        if not self._proc.exists():
+            make_grubenv(self.grubenv)
+            self.boot()
 
     def backend(self) -> Boot:
         # The disk of whoever runs the tests is not frozen; tests/crash/test_boot_power.py does it
@@ -229,12 +237,13 @@ class CustomBoard:
         self._folder = folder
         self._proc = folder / "proc"
         program = folder / "bootloader"
-        program.write_text(PROGRAM)
-        program.chmod(0o755)
-        for name, content in (("primary", "A"), ("state.A", "good"), ("state.B", "bad")):
-            (folder / name).write_text(f"{content}\n")
-        self.options: Options = {"boot_program": str(program)}
-        self.boot()
+        self.options: Options = {"boot_program": str(program), "proc": str(self._proc)}
+        if not self._proc.exists():
+            program.write_text(PROGRAM)
+            program.chmod(0o755)
+            for name, content in (("primary", "A"), ("state.A", "good"), ("state.B", "bad")):
+                (folder / name).write_text(f"{content}\n")
+            self.boot()
 
     def backend(self) -> Boot:
         return Custom(self.options)
