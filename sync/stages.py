@@ -234,6 +234,7 @@ class Reason(StrEnum):
     BOOT_LOOP = "boot_loop"
     BUSY = "busy"
     CANCELLED = "cancelled"
+    CLOCK_UNKNOWN = "clock_unknown"
     CRASH_LOOP = "crash_loop"
     DEFERRED_TOO_LONG = "deferred_too_long"
     DIGEST_MISMATCH = "digest_mismatch"
@@ -246,18 +247,22 @@ class Reason(StrEnum):
     FREEZE = "freeze"
     HEALTH_FAILED = "health_failed"
     HEALTH_TIMED_OUT = "health_timed_out"
+    HIGH_LOAD = "high_load"
     HOOK_TIMED_OUT = "hook_timed_out"
     INCOMPATIBLE = "incompatible"
     INCONSISTENT = "inconsistent"
+    INHIBITED = "inhibited"
     INSTALLER_FAILED = "installer_failed"
     INTERNAL = "internal"
     INTERRUPTED = "interrupted"
+    LOW_BATTERY = "low_battery"
     MANIFEST_INVALID = "manifest_invalid"
     METADATA_INVALID = "metadata_invalid"
     MIX_AND_MATCH = "mix_and_match"
     NO_ROOT = "no_root"
     NO_SPACE = "no_space"
     NOT_FOUND = "not_found"
+    OUTSIDE_WINDOW = "outside_window"
     REQUIREMENT_UNMET = "requirement_unmet"
     ROLLBACK = "rollback"
     ROLLBACK_FAILED = "rollback_failed"
@@ -281,6 +286,7 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.BOOT_LOOP: "The device started again and again while the release was tried.",
         Reason.BUSY: "Something on the device asked to wait.",
         Reason.CANCELLED: "An operator took the deployment back.",
+        Reason.CLOCK_UNKNOWN: "The device has maintenance windows and does not know the time.",
         Reason.CRASH_LOOP: "The application ended again and again while the release was tried.",
         Reason.DEFERRED_TOO_LONG: "The device put it off for as long as it may.",
         Reason.DIGEST_MISMATCH: "A file that arrived is not the one the manifest names.",
@@ -293,18 +299,22 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.FREEZE: "The source has nothing newer than metadata that has run out.",
         Reason.HEALTH_FAILED: "The health check failed.",
         Reason.HEALTH_TIMED_OUT: "The health check gave no answer in time.",
+        Reason.HIGH_LOAD: "The device has too much to do.",
         Reason.HOOK_TIMED_OUT: "A program that takes part in the install did not end in time.",
         Reason.INCOMPATIBLE: "The release is not made for this device.",
         Reason.INCONSISTENT: "Parts of two releases are on the device; a person has to look.",
+        Reason.INHIBITED: "An application on the device holds a lock.",
         Reason.INSTALLER_FAILED: "The installer reported a failure.",
         Reason.INTERNAL: "The agent itself has a fault; its journal says more.",
         Reason.INTERRUPTED: "The power or the agent went away in the middle.",
+        Reason.LOW_BATTERY: "The battery is too low.",
         Reason.MANIFEST_INVALID: "The manifest cannot be read or contradicts itself.",
         Reason.METADATA_INVALID: "What was offered as signed metadata is none.",
         Reason.MIX_AND_MATCH: "Signed metadata of different moments was offered as one.",
         Reason.NOT_FOUND: "The hub no longer has a file that the release needs.",
         Reason.NO_ROOT: "The device was never told whom to trust: no root is pinned on it.",
         Reason.NO_SPACE: "There is not enough room on the device.",
+        Reason.OUTSIDE_WINDOW: "No maintenance window is open.",
         Reason.REQUIREMENT_UNMET: "The device does not run what the release builds on.",
         Reason.ROLLBACK: "Older metadata was offered than the device has seen before.",
         Reason.ROLLBACK_FAILED: "The release that ran before could not be restored.",

@@ -1,0 +1,32 @@
+"""What time it is, as far as a device without a trusted clock can believe any.
+
+Owns that judgement, for what people say in times of day: maintenance windows. Pure. How long
+something has lasted is never worked out from this, but from CLOCK_BOOTTIME.
+"""
+
+from typing import Final
+
+from sync.stamps import ClockSync, Stamp
+
+APART_MS: Final = 15 * 60_000
+"""How far the device's clock may be from the hub's time and still be taken for right."""
+
+
+def believed_utc_s(now: Stamp, *, floor_s: int, hub_ms: int | None) -> int | None:
+    """Return the time in seconds UTC; None if there is none to be believed.
+
+    The device's own clock counts if a time service has set it and nothing that is known speaks
+    against it. Otherwise the hub's does, carried on by the uptime clock since it was last heard.
+
+    Args:
+        now: This moment by the device's clocks.
+        floor_s: A time that certainly has passed; 0 for none.
+        hub_ms: What the hub's clock shows now at least, from a message that was fresh when it came
+            in this start; None if there was none.
+    """
+    if now.sync is ClockSync.SYNCED:
+        is_behind = now.wall_ms < floor_s * 1000 - APART_MS
+        is_apart = hub_ms is not None and abs(now.wall_ms - hub_ms) > APART_MS
+        if not is_behind and not is_apart:
+            return now.wall_ms // 1000
+    return None if hub_ms is None else hub_ms // 1000

@@ -1,0 +1,39 @@
+import pytest
+
+from agent.daytime import APART_MS, believed_utc_s
+from sync.stamps import ClockSync, Stamp
+
+NOON_MS = 1_780_000_000_000
+HOUR_MS = 3_600_000
+
+
+def stamp(wall_ms: int, sync: ClockSync) -> Stamp:
+    return Stamp(b"boot-1", 5_000, wall_ms, sync)
+
+
+@pytest.mark.parametrize("sync", [ClockSync.UNKNOWN, ClockSync.UNSYNCED])
+def test_a_clock_that_nobody_has_set_is_not_believed(sync: ClockSync) -> None:
+    assert believed_utc_s(stamp(NOON_MS, sync), floor_s=0, hub_ms=None) is None
+
+
+@pytest.mark.parametrize("sync", list(ClockSync))
+def test_the_hub_tells_the_time_if_the_device_cannot(sync: ClockSync) -> None:
+    told = believed_utc_s(stamp(NOON_MS - 24 * HOUR_MS, sync), floor_s=0, hub_ms=NOON_MS)
+    assert told == NOON_MS // 1000
+
+
+def test_a_clock_that_is_set_is_believed_without_the_hub() -> None:
+    set_clock = stamp(NOON_MS, ClockSync.SYNCED)
+    assert believed_utc_s(set_clock, floor_s=0, hub_ms=None) == NOON_MS // 1000
+
+
+def test_a_clock_before_a_time_that_has_passed_is_not_believed() -> None:
+    set_clock = stamp(NOON_MS, ClockSync.SYNCED)
+    assert believed_utc_s(set_clock, floor_s=(NOON_MS + HOUR_MS) // 1000, hub_ms=None) is None
+
+
+def test_a_clock_near_the_hubs_is_finer_than_what_the_hub_said() -> None:
+    set_clock = stamp(NOON_MS, ClockSync.SYNCED)
+    assert believed_utc_s(set_clock, floor_s=0, hub_ms=NOON_MS - 5_000) == NOON_MS // 1000
+    apart_ms = NOON_MS - APART_MS - 1
+    assert believed_utc_s(set_clock, floor_s=0, hub_ms=apart_ms) == apart_ms // 1000
