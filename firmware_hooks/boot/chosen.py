@@ -6,7 +6,8 @@ Owns their names. Imports only the one that is used.
 from typing import Final
 
 from firmware_hooks.boot.contract import Boot
-from firmware_hooks.options import Options, text, wrong
+from firmware_hooks.contract import Options
+from firmware_hooks.options import text, wrong
 
 BACKENDS: Final = ("custom", "grub", "tryboot", "uboot")
 

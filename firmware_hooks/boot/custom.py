@@ -19,7 +19,8 @@ from typing import Final
 
 from firmware_hooks.boot.contract import BootError, known, other
 from firmware_hooks.boot.tool import ask
-from firmware_hooks.options import Options, number, text
+from firmware_hooks.contract import Options
+from firmware_hooks.options import number, text
 
 
 class Custom:

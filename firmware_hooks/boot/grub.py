@@ -26,7 +26,8 @@ from typing import Final
 
 from firmware_hooks.boot.cmdline import booted_slot
 from firmware_hooks.boot.contract import BootError, known
-from firmware_hooks.options import Options, text
+from firmware_hooks.contract import Options
+from firmware_hooks.options import text
 
 BLOCK_BYTES: Final = 1024
 SECTOR_BYTES: Final = 512

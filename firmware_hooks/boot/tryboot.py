@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Final
 
 from firmware_hooks.boot.contract import BootError, known, other
-from firmware_hooks.options import Options, text
+from firmware_hooks.contract import Options
+from firmware_hooks.options import text
 
 FILE_BYTES_MAX: Final = 512
 """The firmware reads no more, and one sector holds it."""

@@ -20,7 +20,8 @@ from typing import Final
 from firmware_hooks.boot.cmdline import booted_slot
 from firmware_hooks.boot.contract import BootError, known
 from firmware_hooks.boot.tool import ask, found
-from firmware_hooks.options import Options, text
+from firmware_hooks.contract import Options
+from firmware_hooks.options import text
 
 PRIMARY: Final = "boot_slot"
 NEXT: Final = "boot_next"
