@@ -18,12 +18,14 @@ from typing import Any, Final, Protocol
 from agent.clock import Clock
 from agent.documents import Documents
 from agent.facts import AGENT_VERSION, facts, news
+from agent.holding import Holding
 from agent.identity import Identity, NotEnrolled
 from agent.installer import InstallEngine
 from agent.local import LocalSocket
 from agent.lock import lock_state
 from agent.log import say
 from agent.notify import notify
+from agent.patience import Patience
 from agent.renewal import Renewal
 from agent.settings import Settings
 from agent.store import Store, StoreError, StoreFull, open_store
@@ -102,8 +104,23 @@ class Daemon:
             presence=Presence(topics.presence_topic(settings.device), self._birth),
         )
         self._values = Values(self._documents, on_written=self._on_written)
+        self._holding = Holding(store, clock, on_changed=self._look_again)
+        patience = Patience(
+            settings,
+            store,
+            self._documents,
+            clock,
+            locks=self._holding.held,
+            on_written=self._on_written,
+        )
         self._engine = InstallEngine(
-            settings, store, self._documents, clock, identity, lambda: self._transport.connected
+            settings,
+            store,
+            self._documents,
+            clock,
+            identity,
+            patience,
+            lambda: self._transport.connected,
         )
         self._renewal: Renewal | None = None
         if identity is not None:
@@ -121,7 +138,9 @@ class Daemon:
                 "list": self._values.list_all,
                 "status": self._status,
                 "wake": self._woken,
+                "inhibitors": self._holding.inhibitors,
             },
+            personal={"inhibit": self._holding.inhibit, "release": self._holding.release},
             snapshot=lambda: {"settings": self._values.rows()},
         )
         self._written = asyncio.Event()
@@ -132,6 +151,7 @@ class Daemon:
     async def run(self) -> None:
         """Run until cancelled."""
         await self._documents.start()
+        await self._holding.load()
         # Births are numbered within a start and starts within the device, so they only grow.
         self._births = self._documents.start_number << BIRTH_BITS
         known = self._documents.reported()
@@ -319,6 +339,9 @@ class Daemon:
             payload(online=False),
             payload(online=False, clean=True),
         )
+
+    def _look_again(self) -> None:
+        self._work.wake()
 
     async def _woken(self, _: Any) -> dict[str, Any]:
         """Something was imported: what waits for the hub may not need it any more."""

@@ -33,6 +33,8 @@ WORDS: Final = {
     "metered_interfaces": "at most 32 names",
     "neighbour_urls": "at most 16, each `http` or `https`",
     "media_dirs": "at most 16 folders",
+    "time_zone": "an IANA name",
+    "maintenance_windows": "at most 16, see [Waiting](../explanation/waiting.md)",
     "local_socket": "at most 107 bytes",
     "local_allowed_uids": "at most 64 user numbers",
 }

@@ -29,6 +29,7 @@ from sync.records import Ack
 from sync.replica import Holding, values_of
 from sync.session import Retry, Session, Step
 from sync.stages import Stage, allows, code_of, stage_of
+from sync.stamps import Stamp
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Documents:
             random=Random(),  # noqa: S311 - jitter only
         )
         self._anchor: tuple[int, int] | None = None
+        self._hub_ahead_ms: int | None = None
         self._anchor_sent_ms = -ANCHOR_EVERY_MS
         self.hub_ms = 0
         """A time that the hub's clock has certainly passed: its last message to us says so."""
@@ -150,6 +152,16 @@ class Documents:
         """Whether the hub durably holds everything that this device wrote."""
         return self._session.is_settled(self.own, self._shelf)
 
+    def hub_now_ms(self, now: Stamp) -> int | None:
+        """Return what the hub's clock shows now at least; None if that is not known.
+
+        A message may have waited in a broker for days; once the hub and this start have agreed on
+        our document, one has come that did not.
+        """
+        if self._hub_ahead_ms is None or not self.has_caught_up:
+            return None
+        return now.boottime_ms + self._hub_ahead_ms
+
     # Writing.
 
     async def write(self, entries: Mapping[str, bytes]) -> None:
@@ -226,6 +238,8 @@ class Documents:
         if direct:
             self._anchor = (frame.sent_ms, self._clock.stamp().boottime_ms)
             self.hub_ms = max(self.hub_ms, frame.sent_ms)
+            ahead_ms = frame.sent_ms - self._anchor[1]
+            self._hub_ahead_ms = max(ahead_ms, self._hub_ahead_ms or ahead_ms)
         return await self._locked(lambda: self._receive(frame.messages))
 
     async def _locked(self, work: Callable[[], Awaitable[T]]) -> T:

@@ -9,7 +9,7 @@ taken, so neither setting the wall clock nor a reboot keeps a lock that nobody n
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -157,11 +157,6 @@ def after_restart(locks: Iterable[Lock], now: Stamp) -> list[Lock]:
             until_ms = now.boottime_ms + round(left_s * 1000)
             kept.append(msgspec.structs.replace(lock, until_ms=until_ms))
     return kept
-
-
-def wanted_longer(wanted: Wanted, lock_id: str) -> Wanted:
-    """Return the same request for a lock that is held."""
-    return replace(wanted, id=lock_id)
 
 
 def _check(wanted: Wanted) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from agent import journal as journals
 from agent.acts import Acts
 from agent.clock import Clock
+from agent.deferral import Phase
 from agent.desired import Wish
 from agent.documents import Documents
 from agent.ending import Ending, Mishap, reached, stored_ending, worsened
@@ -23,6 +24,7 @@ from agent.identity import Identity
 from agent.install import DONE, GIVEN_UP, UNTOUCHED, Event, State, after, exhausted, loops, settled
 from agent.journal import Journal, is_another_boot, moved
 from agent.log import say
+from agent.patience import Patience, PutAside
 from agent.plan import Runs
 from agent.releases import Releases
 from agent.report import Report
@@ -30,7 +32,7 @@ from agent.settings import Settings
 from agent.store import Store
 from agent.threads import in_thread
 from agent.trust.admission import Admission
-from firmware_hooks.contract import InstallerError
+from firmware_hooks.contract import InstallerError, RetryLater
 from sync.stages import Reason, Stage, allows
 
 logger = logging.getLogger(__name__)
@@ -70,12 +72,15 @@ class InstallEngine:
         documents: Documents,
         clock: Clock,
         identity: Identity | None = None,
+        patience: Patience | None = None,
         is_connected: Callable[[], bool] = lambda: False,
     ) -> None:
         """Work with these, as `identity` towards the hub; `load` must be called first.
 
         `is_connected` tells whether the hub's broker is reached.
         """
+        self.patience = patience or Patience(settings, store, documents, clock)
+        """Says when an act may begin."""
         self._settings = settings
         self._store = store
         self._documents = documents
@@ -99,7 +104,8 @@ class InstallEngine:
         """What is being done, for the status."""
 
     async def load(self) -> None:
-        """Read the journals."""
+        """Read the journals, and what was waited."""
+        await self.patience.load()
         for component, stored in (await self._store.journals()).items():
             journal = journals.decode(stored)
             if journal is not None:
@@ -151,7 +157,7 @@ class InstallEngine:
         return found
 
     async def install(self, wish: Wish, still_wanted: StillWanted) -> None:
-        """Bring a deployment to its end, whatever that is. Returns when the end is durable."""
+        """Bring a deployment to its end, or as far as it may go now. That is durable then."""
         known = self._journals.get(wish.record.component)
         if known is None or known.deployment != wish.deployment:
             known = journals.begun(wish)
@@ -173,7 +179,10 @@ class InstallEngine:
         await self.go_on(journals.begun(wish, again=count + 1), still_wanted)
 
     async def go_on(self, journal: Journal, still_wanted: StillWanted) -> None:
-        """Take up an install, also one that was interrupted, and bring it to its end."""
+        """Take up an install, also one that was interrupted, and bring it to its end.
+
+        Returns without an end if it has to wait; `unfinished` names it, and `patience` says why.
+        """
         settings = self._settings
         attempts_max = settings.install_attempts_max
         attempts = journal.attempts if journal.writes < WRITES_MAX else 2 * attempts_max
@@ -192,7 +201,11 @@ class InstallEngine:
         journal = await self._write(msgspec.structs.replace(journal, attempts=tries), state)
         while journal.at not in DONE:
             self.activity = f"{journal.at.value} {journal.component} {journal.version}"
-            journal = await self._act(journal, still_wanted)
+            try:
+                journal = await self._act(journal, still_wanted)
+            except PutAside:
+                await self._put_aside(journal)
+                return
         self.activity = "idle"
         if journal.at is State.STUCK:
             await self._report.unproven(journal.component, journal.digest)
@@ -206,8 +219,8 @@ class InstallEngine:
                 raise Withdrawn(stage)
 
         act = {
-            State.FETCHING: lambda given: self._acts.fetch(given, go_on),
-            State.STAGING: self._acts.stage,
+            State.FETCHING: lambda given: self._fetch(given, go_on),
+            State.STAGING: self._stage,
             State.ACTIVATING: self._acts.activate,
             State.REBOOTING: self._acts.reboot,
             State.TRIAL: self._acts.prove,
@@ -222,11 +235,34 @@ class InstallEngine:
         except Withdrawn as withdrawn:
             event = Event.WITHDRAWN
             done = msgspec.structs.replace(journal, reason=withdrawn.stage.value)
+        except RetryLater as later:
+            if journal.at in (State.STAGING, State.ACTIVATING):
+                self.patience.asked(journal.deployment, later.detail, later.wait_s)
+                event, done = Event.PUT_OFF, journal
+            else:
+                event, done = self._failed(journal, later)
         except (InstallerError, FetchFailed, OSError) as error:
             event, done = self._failed(
                 journal, failure_of(error) if isinstance(error, OSError) else error
             )
         return await self._write(done, after(journal.at, event))
+
+    async def _fetch(self, journal: Journal, go_on: Callable[[], None]) -> tuple[Journal, Event]:
+        await self.patience.leave(journal.deployment, Phase.FETCH)
+        return await self._acts.fetch(journal, go_on)
+
+    async def _stage(self, journal: Journal) -> tuple[Journal, Event]:
+        """Stage, and wait until the switch may be thrown: in the next state it may be already."""
+        await self.patience.leave(journal.deployment, Phase.STAGE)
+        done, event = await self._acts.stage(journal)
+        await self.patience.leave(journal.deployment, Phase.ACTIVATE)
+        return done, event
+
+    async def _put_aside(self, journal: Journal) -> None:
+        """Leave an install for now. What it waits for is no failed try of its own."""
+        tries = journal.attempts - (journal.at is not State.FETCHING)
+        await self._write(msgspec.structs.replace(journal, attempts=max(0, tries)), journal.at)
+        self.activity = "idle"
 
     def _failed(
         self, journal: Journal, failed: InstallerError | FetchFailed

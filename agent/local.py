@@ -6,10 +6,12 @@ other end (SO_PEERCRED), not by anything they say.
 Protocol: one JSON object a line, one answer a line, in UTF-8.
 `{"op": "get", "key": K}`, `{"op": "set", "key": K, "value": V}`, `{"op": "unset", "key": K}`,
 `{"op": "list"}`, `{"op": "status"}`, `{"op": "watch"}` (one line now and one for each change).
+The rest, `inhibit` and `why` among them, is in docs/reference/local-socket.md.
 Answers carry `"ok": true`, or `"ok": false` and `"error"`.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -17,7 +19,9 @@ import socket
 import stat
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 logger = logging.getLogger(__name__)
@@ -34,6 +38,22 @@ MODE: Final = 0o660
 
 Answer = dict[str, Any]
 Operation = Callable[[Mapping[str, Any]], Awaitable[Answer]]
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One connected application."""
+
+    uid: int
+    """Its user, by the kernel's word."""
+    holds: Callable[[], bool] = lambda: False
+    """Whether it holds something: then its silence is no reason to let it go."""
+    hung_up: Callable[[], Awaitable[None]] | None = None
+    """Called when it has closed its connection, or died; not when the agent stops."""
+
+
+PersonalOperation = Callable[[Mapping[str, Any], Client], Awaitable[Answer]]
+"""An operation whose effect depends on who asks, or on how long they stay."""
 
 
 class BadRequest(ValueError):
@@ -54,11 +74,13 @@ class LocalSocket:
         allowed_uids: frozenset[int],
         operations: Mapping[str, Operation],
         snapshot: Callable[[], Answer],
+        personal: Mapping[str, PersonalOperation] = MappingProxyType({}),
     ) -> None:
-        """Answer `operations` by name; `snapshot` is what a watcher is shown."""
+        """Answer `operations` and `personal` by name; `snapshot` is what a watcher is shown."""
         self._path = path
         self._allowed_uids = allowed_uids | {0, os.getuid()}
         self._operations = operations
+        self._personal = personal
         self._snapshot = snapshot
         self._news = asyncio.Event()
         self._clients: set[asyncio.Task[Any]] = set()
@@ -126,7 +148,11 @@ class LocalSocket:
                     writer, _error(f"user {uid} may not speak here; see local_allowed_uids")
                 )
             else:
-                await self._converse(reader, writer)
+                peer = Client(uid)
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    await self._converse(reader, writer, peer)
+                if peer.hung_up is not None:
+                    await peer.hung_up()
         except (ConnectionError, TimeoutError):
             pass
         except asyncio.CancelledError:
@@ -135,11 +161,17 @@ class LocalSocket:
             await _hang_up(writer)
             self._clients.discard(client)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: Client
+    ) -> None:
         while True:
             try:
                 async with asyncio.timeout(IDLE_S):
                     line = await reader.readline()
+            except TimeoutError:
+                if client.holds():
+                    continue
+                return
             except ValueError:
                 await _answer(writer, _error(f"a line has at most {LINE_BYTES_MAX} bytes"))
                 return
@@ -150,7 +182,7 @@ class LocalSocket:
                 if request["op"] == "watch":
                     await self._watch(reader, writer)
                     return
-                answer = await self._operate(request)
+                answer = await self._operate(request, client)
             except BadRequest as error:
                 answer = _error(str(error))
             except (OSError, asyncio.CancelledError):
@@ -160,10 +192,13 @@ class LocalSocket:
                 answer = _error("the agent has a fault; its log says more")
             await _answer(writer, answer)
 
-    async def _operate(self, request: Mapping[str, Any]) -> Answer:
+    async def _operate(self, request: Mapping[str, Any], client: Client) -> Answer:
+        personal = self._personal.get(request["op"])
+        if personal is not None:
+            return {"ok": True, **await personal(request, client)}
         operation = self._operations.get(request["op"])
         if operation is None:
-            known = ", ".join([*self._operations, "watch"])
+            known = ", ".join([*self._operations, *self._personal, "watch"])
             raise BadRequest(f"no operation {str(request['op'])[:40]!r}; there are {known}")
         return {"ok": True, **await operation(request)}
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from sync import documents, records
-from sync.records import Ack, BadRecord, Conflict, Local
+from sync.records import Ack, BadRecord, Conflict, Local, Waiting
 from sync.stages import is_final, stage_of
 
 DEPLOYMENTS_MAX: Final = 40
@@ -17,7 +17,7 @@ never finished here and that the hub's documents no longer hold."""
 
 
 def prune(values: Mapping[str, bytes], *, wished: Collection[str] = ()) -> dict[str, bytes]:
-    """Return the values to keep: everything but old finished deployments and settled settings.
+    """Return the values to keep: all but old finished deployments, settled settings, ended waits.
 
     Of a deployment in `wished`, which is still in a document of the hub, the end stays, or the
     deployment would look new.
@@ -41,7 +41,9 @@ def prune(values: Mapping[str, bytes], *, wished: Collection[str] = ()) -> dict[
     return {
         key: value
         for key, value in values.items()
-        if not _is_settled(key, value) and not _is_dropped(key, old, wished)
+        if not _is_settled(key, value)
+        and not _is_dropped(key, old, wished)
+        and key.removeprefix(documents.WAITING) not in old
     }
 
 
@@ -68,6 +70,8 @@ def _is_settled(key: str, value: bytes) -> bool:
             return records.decode_as(Local, key, value).value is None
         if key.startswith(documents.CONFLICT):
             return not records.decode_as(Conflict, key, value).winner
+        if key.startswith(documents.WAITING):
+            return not records.decode_as(Waiting, key, value).reason
     except BadRecord:
         return True
     return False

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     BaseModel,
@@ -24,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from sync.calendar import parse_windows
 from sync.documents import RESERVED_DEVICE_IDS, SETTING_KEY_PATTERN, check_id
 from sync.manifest import COMPONENT_PATTERN
 from sync.topics import check_group
@@ -49,6 +51,7 @@ _LISTS: Final = frozenset(
         "installers",
         "labels",
         "local_allowed_uids",
+        "maintenance_windows",
         "media_dirs",
         "metered_interfaces",
         "neighbour_urls",
@@ -226,6 +229,46 @@ class Settings(BaseModel):
         description="How long after its term signed metadata is still acted on, for devices that "
         "were dark.",
     )
+    time_zone: str = Field(
+        "UTC", description="Zone of the maintenance windows, such as `Europe/Berlin`."
+    )
+    maintenance_windows: tuple[str, ...] = Field(
+        (),
+        description="When releases may be switched to: `Mon..Fri 22:00-05:00`. Always, if empty.",
+    )
+    maintenance_from: Literal["fetch", "stage", "activate"] = Field(
+        "activate", description="From which act on an install waits for a window."
+    )
+    maintenance_left_s: float = Field(
+        0.0, ge=0, le=86_400, description="What must be left of a window to begin an act in it."
+    )
+    battery_min_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Charge below which an install waits, unless the device is fed from outside.",
+    )
+    load_max_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="Load average for each processor above which an install waits; 0 is no limit.",
+    )
+    free_min_bytes: int = Field(
+        0, ge=0, description="Free room in `install_dir` below which an install waits."
+    )
+    defer_budget_s: float = Field(
+        7 * 86_400.0,
+        ge=0,
+        le=31_536_000,
+        description="How long an install may wait for windows, locks, battery, load and room "
+        "altogether.",
+    )
+    defer_overdue: Literal["go", "give_up"] = Field(
+        "give_up",
+        description="What happens then: `go` on all the same, but not with too little battery or "
+        "room, or `give_up`.",
+    )
     python: str = Field(
         sys.executable, description="Interpreter that `{python}` in commands stands for."
     )
@@ -258,6 +301,24 @@ class Settings(BaseModel):
     @classmethod
     def _neighbours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_url(each) for each in value)
+
+    @field_validator("maintenance_windows")
+    @classmethod
+    def _windows(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_windows(value)
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (OSError, ValueError, ZoneInfoNotFoundError):
+            raise ValueError(
+                "is no time zone that this device knows; write one such as Europe/Berlin, and "
+                "install tzdata if it is missing"
+            ) from None
+        return value
 
     @field_validator("device_class")
     @classmethod

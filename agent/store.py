@@ -51,6 +51,11 @@ MIGRATIONS: Final[Sequence[str]] = (
         PRIMARY KEY (name, number)) STRICT, WITHOUT ROWID;
     CREATE TABLE install (component TEXT PRIMARY KEY, journal BLOB NOT NULL) STRICT;
     """,
+    """
+    CREATE TABLE kept (
+        kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL,
+        PRIMARY KEY (kind, name)) STRICT, WITHOUT ROWID;
+    """,
 )
 """Numbered by position; those that are missing run in one transaction. One that shipped stays."""
 
@@ -197,6 +202,21 @@ class Store:
                 (component, journal),
             )
 
+    async def kept(self, kind: str) -> dict[str, bytes]:
+        """Return what is kept of one kind, by name."""
+        rows = await self._all("SELECT name, value FROM kept WHERE kind = ?", (kind,))
+        return {str(name): bytes(value) for name, value in rows}
+
+    async def keep_values(self, kind: str, values: Mapping[str, bytes | None]) -> None:
+        """Keep values of one kind durably, all or none; None drops one."""
+        gone = [(kind, name) for name, value in values.items() if value is None]
+        there = [(kind, name, value) for name, value in values.items() if value is not None]
+        async with self._transaction():
+            await self._connection.executemany("DELETE FROM kept WHERE kind = ? AND name = ?", gone)
+            await self._connection.executemany(
+                "INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", there
+            )
+
     async def _put_numbers(self, numbers: Mapping[str, int]) -> None:
         if numbers:
             await self._connection.executemany(
@@ -208,8 +228,8 @@ class Store:
         async with self._connection.execute(sql, values) as cursor:
             return await cursor.fetchone()
 
-    async def _all(self, sql: str) -> list[sqlite3.Row]:
-        async with self._connection.execute(sql) as cursor:
+    async def _all(self, sql: str, values: tuple[object, ...] = ()) -> list[sqlite3.Row]:
+        async with self._connection.execute(sql, values) as cursor:
             return list(await cursor.fetchall())
 
     @contextlib.asynccontextmanager

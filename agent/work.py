@@ -5,6 +5,7 @@ Owns the order: first what a crash interrupted, then what is wished for now. Dec
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -15,7 +16,7 @@ from agent.installer import InstallEngine
 from agent.plan import Act, Step, astray, end_of, end_of_again, end_of_gone, gone, plan
 from agent.settings import Settings
 from agent.store import StoreError
-from sync.stages import Stage
+from sync.stages import Stage, is_final
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ class Work:
         """Work until cancelled. What was under way goes on at the next start."""
         await self._persistently(self._begin)
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._engine.patience.next_look_s()):
+                    await self._wake.wait()
             self._wake.clear()
             await self._persistently(self._pass)
 
@@ -92,6 +95,9 @@ class Work:
         tried: set[str] = set()
         while True:
             await self.acknowledge()
+            await self._engine.patience.tidy(self._open())
+            if await self._take_up(tried):
+                continue
             wish = next(
                 (
                     step.wish
@@ -107,6 +113,31 @@ class Work:
                 self._on_written()
             elif not await self._bring_back(tried):
                 return
+
+    async def _take_up(self, tried: set[str]) -> bool:
+        """Go on with one install that was put aside; False if none may."""
+        for journal in self._engine.unfinished():
+            is_wanted = self._still_wanted(journal.component, journal.deployment) is None
+            if is_wanted and (
+                journal.deployment in tried
+                or await self._engine.patience.still_waits(journal.deployment)
+            ):
+                continue
+            tried.add(journal.deployment)
+            await self._engine.go_on(journal, self._still_wanted)
+            self._on_written()
+            return True
+        return False
+
+    def _open(self) -> set[str]:
+        """Return the deployments that may still wait for something."""
+        wished = {wish.deployment for wish in self._wishes()}
+        ended = {
+            name
+            for name in wished
+            if any(is_final(stage) for stage in self._documents.stages(name))
+        }
+        return (wished - ended) | self._under_way()
 
     async def _bring_back(self, tried: set[str]) -> bool:
         """Install one release again that ought to run and does not; False if there is none."""

@@ -117,8 +117,10 @@ VERSION = "v/"
 FACT = "s/"
 LOCAL = "c/"
 CONFLICT = "x/"
+WAITING = "w/"
 DEPLOYMENT = "r/"
 DESIRED = "d/"
+TERMS = "t/"
 
 
 def ack_key(deployment: str, stage_code: str) -> str:

@@ -118,6 +118,51 @@ class Conflict(Record, frozen=True, array_like=True):
     desired_clock: Clock = 0
 
 
+class Waiting(Record, frozen=True, array_like=True):
+    """`w/<deployment>`: the device holds a deployment and waits with it; why, and for how long.
+
+    Written anew when the reason changes, and once more when the wait is over.
+    """
+
+    boot: BootId
+    boottime_ms: Milliseconds
+    """CLOCK_BOOTTIME in that boot when this wait began."""
+    wall_ms: Annotated[int, Meta(ge=-(2**53), le=2**53 - 1)]
+    """UTC milliseconds by the device's own clock when it began; a hint only."""
+    reason: Token
+    """Code from `sync.stages.Reason`; empty when it waits no more."""
+    detail: Text = ""
+    """One line for a person."""
+    until_ms: Milliseconds = 0
+    """UTC at which the wait ends by itself, by the time that the device believes; 0 if it does not
+    know."""
+    left_s: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    """What was left of its budget when this was written."""
+    overdue: Annotated[str, Meta(max_length=16)] = ""
+    """What happens when the budget is used up: `go` or `give_up`."""
+
+
+class Terms(Record, frozen=True, array_like=True):
+    """`t/<deployment>`: an operator's own terms for waiting with one deployment.
+
+    Stands in a group's document or a device's own; the one with the latest clock counts.
+    """
+
+    clock: Clock
+    """Hybrid logical clock of the order."""
+    is_now: bool = False
+    """Do not wait, for windows, locks or load."""
+    windows: Annotated[tuple[Annotated[str, Meta(max_length=100)], ...], Meta(max_length=16)] = ()
+    """One of these must be open besides the device's own (`sync.calendar`); none for no matter."""
+    budget_s: Annotated[int, Meta(ge=0, le=31_536_000)] | None = None
+    """How long a device may wait altogether; None for what it says itself."""
+    overdue: Annotated[str, Meta(max_length=16)] = ""
+    """What happens then: `go`, `give_up`, or empty for what the device says itself."""
+    writer: Token = ""
+    """Who ordered it."""
+    why: Text = ""
+
+
 class Deployment(Record, frozen=True, array_like=True):
     """`r/<deployment>`: the hub asks for one release. In a group document `where` says of whom."""
 
@@ -140,8 +185,10 @@ KINDS: Mapping[str, type[Record]] = {
     documents.FACT: Fact,
     documents.LOCAL: Local,
     documents.CONFLICT: Conflict,
+    documents.WAITING: Waiting,
     documents.DEPLOYMENT: Deployment,
     documents.DESIRED: Desired,
+    documents.TERMS: Terms,
 }
 
 _DECODERS = {prefix: msgspec.msgpack.Decoder(kind) for prefix, kind in KINDS.items()}

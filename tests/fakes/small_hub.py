@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from sync import documents as names
 from sync import records, topics
@@ -13,7 +14,7 @@ from sync.documents import DocumentName, Kind, Side
 from sync.manifest import Manifest
 from sync.messages import Full, Message, decode_frame, in_frames
 from sync.moves import Role
-from sync.records import Ack, Deployment, Desired, Running
+from sync.records import Ack, Deployment, Desired, Running, Terms, Waiting
 from sync.replica import Holding, values_of
 from sync.session import Retry, Session, Step
 from sync.stages import Stage, stage_of
@@ -84,6 +85,16 @@ class SmallHub:
     def wish(self, key: str, value: object, *, clock: int = 1, saw: int = 0) -> None:
         text = None if value is None else json.dumps(value)
         self._write({names.DESIRED + key: records.encode(Desired(clock, text, saw))}, group=False)
+
+    def terms(self, deployment: str, **terms: Any) -> None:
+        """Order how a device may wait with a deployment."""
+        self._order += 1
+        record = Terms(self._order, **terms)
+        self._write({names.TERMS + deployment: records.encode(record)}, group=False)
+
+    def waiting(self, deployment: str) -> Waiting | None:
+        """Return what the device last said of its wait, None if it never waited."""
+        return records.select(Waiting, names.WAITING, self.values()).get(deployment)
 
     def forget(self, *deployments: str) -> None:
         """Begin the device's desired document anew without these."""

@@ -15,6 +15,8 @@ from sync.records import (
     Local,
     Record,
     Running,
+    Terms,
+    Waiting,
     decode,
     decode_as,
     encode,
@@ -28,6 +30,8 @@ EXAMPLES: dict[str, Record] = {
     "s/class": Fact('"pump"'),
     "c/limit": Local(7, "3", 0, "app"),
     "x/limit": Conflict(8, "3", None, "3", "local", 7, 6),
+    "w/d1": Waiting(BOOT, 9, -5, "inhibited", "backup holds a lock", 10_000, 60, "go"),
+    "t/d1": Terms(9, True, ("Sat 02:00-04:00",), 3600, "go", "ada", "it is urgent"),
     "r/d1": Deployment(9, "app", "1.2", bytes(32), 100, "site=s7"),
     "d/limit": Desired(9, None, 7, "operator", "ada"),
 }
