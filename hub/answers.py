@@ -12,6 +12,7 @@ import msgspec
 from hub.outcomes.adoption import Adoption
 from hub.outcomes.durations import Span
 from hub.outcomes.funnel import Funnel
+from hub.outcomes.observations import Waiting
 from hub.outcomes.report import DeploymentReport, DeviceOutcome
 from hub.outcomes.silence import Finding, Verdict
 from hub.outcomes.survival import Summary
@@ -108,6 +109,8 @@ class Outcome(Answer, frozen=True, kw_only=True):
     execution_gap: Span | None
     handshake_latency: Span | None
     reachable_handshake_latency: Span | None
+    waiting: Waiting | None = None
+    """What the device waits for, if it does."""
 
     def outcome(self) -> DeviceOutcome:
         """Return it as the hub worked it out."""
@@ -123,6 +126,7 @@ class Outcome(Answer, frozen=True, kw_only=True):
                 evidence_for=self.evidence_for,
                 evidence_against=self.evidence_against,
                 sentence=self.sentence,
+                waiting=self.waiting,
             ),
             runs=self.runs,
             moments=self.stages,

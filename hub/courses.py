@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hub.anchors import contacts_in
 from hub.outcomes.durations import Span, reachable_handshake_latency
-from hub.outcomes.observations import DeviceCourse, DeviceStage, Receipt, stamp_of
+from hub.outcomes.observations import DeviceCourse, DeviceStage, Receipt, Waiting, stamp_of
 from hub.outcomes.presence import PresenceChange
 from hub.outcomes.survival import quantile
 from hub.projection import decode_ack
@@ -21,8 +21,9 @@ from hub.store import deployments, journal, presence, queries
 from hub.store.database import Connection
 from hub.store.deployments import ALL, Deployed, Targeted
 from hub.store.journal import Seen
-from sync.contacts import Contacts
+from sync.contacts import Contacts, interval_of
 from sync.stages import DEVICE_STAGES, Stage, stage_of
+from sync.stamps import Stamp
 
 BASELINE_DEPLOYMENTS = 3
 BASELINE_DEVICES_MAX = 500
@@ -50,10 +51,12 @@ def courses_of(
     listening = presence.load_listening(connection)
     heard = queries.last_heard(connection, deployed.id, n)
     contacts = queries.contacts_of(connection, deployed.id, n)
+    waits = queries.waits(connection, deployed.id, n)
     running = queries.versions_of_component(connection, deployed.component)
     found = []
     for each in deployments.targeted(connection, deployed.id, device=n, limit=limit):
-        now = running.get(each.n)
+        now, wait = running.get(each.n), waits.get(each.n)
+        known = contacts_in(contacts.get(each.n)) if stages[each.n] else Contacts()
         found.append(
             DeviceCourse(
                 device=each.device,
@@ -61,10 +64,12 @@ def courses_of(
                 device_stages=_device_stages(stages[each.n]),
                 receipts=_receipts(each),
                 presence=credited(log[each.n], listening, heard=_heard(each, heard), now_ms=now_ms),
-                contacts=contacts_in(contacts.get(each.n)) if stages[each.n] else Contacts(),
+                contacts=known,
                 superseded_at_ms=each.superseded_ms,
                 cancelled_at_ms=deployed.cancelled_ms,
                 expires_ms=deployed.expires_ms,
+                waiting=_waiting(wait, known, now_ms),
+                passed_over=shown(wait.detail) if wait is not None and not wait.reason else "",
                 runs=now.release == deployed.release if now is not None and now.healthy else None,
             )
         )
@@ -147,6 +152,20 @@ def _device_stages(stages: Iterable[Seen]) -> dict[Stage, DeviceStage]:
                 stamp_of(ack), seen.seen_at_ms, shown(ack.reason), shown(ack.detail)
             )
     return held
+
+
+def _waiting(wait: queries.Waits | None, contacts: Contacts, now_ms: int) -> Waiting | None:
+    if wait is None or not wait.reason:
+        return None
+    stamp = Stamp(wait.boot, wait.boottime_ms, wait.wall_ms)
+    return Waiting(
+        reason=shown(wait.reason),
+        detail=shown(wait.detail),
+        since=interval_of(stamp, contacts, seen_at_ms=now_ms),
+        until_ms=wait.until_ms or None,
+        left_s=wait.left_s,
+        overdue=shown(wait.overdue),
+    )
 
 
 def _heard(targeted: Targeted, heard: Mapping[int, tuple[int, int]]) -> tuple[int, int]:

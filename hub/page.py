@@ -28,6 +28,7 @@ _URGENCY: Final = (
     Verdict.ROLLED_BACK,
     Verdict.UNREACHABLE,
     Verdict.EXPIRED,
+    Verdict.DEFERRED,
     Verdict.IN_PROGRESS,
     Verdict.TOO_EARLY,
     Verdict.SUPERSEDED,
@@ -342,6 +343,7 @@ svg .on { fill: #fff; font-weight: 600 }
 .hatch { fill: url(#hatching) } .stripe { fill: var(--hub) }
 .soft { opacity: .32 } .still { opacity: .13 } .mark { opacity: .95 }
 .v-acknowledged, .v-good { background: var(--good); fill: var(--good) }
+.v-deferred { background: var(--busy); fill: var(--busy); opacity: .7 }
 .v-in_progress { background: var(--busy); fill: var(--busy) }
 .v-too_early { background: var(--early); fill: var(--early) }
 .v-unreachable { background: var(--away); fill: var(--away) }

@@ -7,7 +7,7 @@ Acknowledgements have no row: they go into the journal, which outlives the docum
 from typing import NamedTuple
 
 from sync import documents
-from sync.records import Ack, BadRecord, Conflict, Fact, Local, Running, decode, decode_as
+from sync.records import Ack, BadRecord, Conflict, Fact, Local, Running, Waiting, decode, decode_as
 
 
 class Row(NamedTuple):
@@ -24,6 +24,7 @@ _TABLE_OF = {
     documents.FACT: "p_fact",
     documents.VERSION: "p_version",
     documents.LOCAL: "p_setting",
+    documents.WAITING: "p_waiting",
     documents.CONFLICT: "p_conflict",
 }
 
@@ -74,6 +75,19 @@ def row_of(device: int, key: str, value: bytes | None) -> Row:
                 record.value,
                 record.saw,
                 record.writer,
+            )
+        case Waiting():
+            columns = (
+                device,
+                name,
+                record.boot,
+                record.boottime_ms,
+                record.wall_ms,
+                record.reason,
+                record.detail,
+                record.until_ms,
+                record.left_s,
+                record.overdue,
             )
         case Conflict():
             columns = (

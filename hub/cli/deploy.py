@@ -27,6 +27,7 @@ WAIT_S: Final = 600.0
 
 OVER: Final = frozenset(Verdict) - {
     Verdict.IN_PROGRESS,
+    Verdict.DEFERRED,
     Verdict.TOO_EARLY,
     Verdict.SILENT,
     Verdict.UNREACHABLE,

@@ -30,6 +30,7 @@ NAMED_MAX: Final = 6
 COLOURS: Final = {
     Verdict.ACKNOWLEDGED: "green",
     Verdict.IN_PROGRESS: "blue",
+    Verdict.DEFERRED: "cyan",
     Verdict.TOO_EARLY: "blue",
     Verdict.SILENT: "bold red",
     Verdict.FAILED: "red",

@@ -47,6 +47,23 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What a device waits for with a deployment that it holds."""
+
+    reason: str
+    """Code from `sync.stages.Reason`."""
+    detail: str
+    since: Interval
+    """When it began, in hub UTC."""
+    until_ms: int | None
+    """When it ends by itself, UTC by the time that the device believes; None if it cannot say."""
+    left_s: int
+    """What was left of its budget when it said so."""
+    overdue: str
+    """What it does when the budget is used up: `go` or `give_up`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceCourse:
     """One deployment on one device, as far as the hub knows."""
 
@@ -65,6 +82,10 @@ class DeviceCourse:
     cancelled_at_ms: int | None = None
     expires_ms: int = 0
     """Hub UTC after which it must not be started any more; 0 for never."""
+    waiting: Waiting | None = None
+    """What it waits for now; None if it does not."""
+    passed_over: str = ""
+    """What it said that it did not wait for, and why; empty if nothing."""
     runs: bool | None = None
     """Whether what the device now runs, proven healthy, is this release; None if not known."""
 

@@ -144,6 +144,7 @@ _CLAUSES: tuple[tuple[Verdict, str, str], ...] = (
     (Verdict.FAILED, "failed", "failed"),
     (Verdict.UNREACHABLE, "is unreachable", "are unreachable"),
     (Verdict.IN_PROGRESS, "is under way", "are under way"),
+    (Verdict.DEFERRED, "waits with it", "wait with it"),
     (Verdict.TOO_EARLY, "may still take it", "may still take it"),
     (Verdict.SUPERSEDED, "was given a later release", "were given a later release"),
     (Verdict.EXPIRED, "did not take it in time", "did not take it in time"),
@@ -174,7 +175,7 @@ def sentence(report: DeploymentReport) -> str:
 
 
 def _because(verdict: Verdict, findings: Sequence[Finding]) -> str:
-    if verdict in {Verdict.ROLLED_BACK, Verdict.FAILED}:
+    if verdict in {Verdict.ROLLED_BACK, Verdict.FAILED, Verdict.DEFERRED}:
         reasons = Counter(finding.reason for finding in findings if finding.reason)
         if not reasons:
             return ""

@@ -17,6 +17,7 @@ from hub.outcomes.durations import Span
 from hub.outcomes.observations import (
     DeviceCourse,
     DeviceStage,
+    Waiting,
     first_receipt_ms,
     reached,
     withdrawal,
@@ -24,6 +25,7 @@ from hub.outcomes.observations import (
 from hub.outcomes.presence import online_at, reachable_ms
 from hub.outcomes.survival import quantile
 from sync.stages import Stage, end_of, furthest, order
+from sync.stamps import point
 
 PATIENCE_MIN_MS = 60_000
 """A device that lost its network looks connected until the broker misses one and a half keep-alive
@@ -35,6 +37,7 @@ class Verdict(StrEnum):
 
     ACKNOWLEDGED = "acknowledged"
     IN_PROGRESS = "in_progress"
+    DEFERRED = "deferred"
     SILENT = "silent"
     UNREACHABLE = "unreachable"
     TOO_EARLY = "too_early"
@@ -73,6 +76,8 @@ class Finding:
     evidence_against: tuple[str, ...]
     """What shows that it had not."""
     sentence: str
+    waiting: Waiting | None = None
+    """What the device waits for; only with the verdict `DEFERRED`."""
 
 
 def patience_of(baseline: Sequence[Span]) -> int:
@@ -109,20 +114,22 @@ def judge(course: DeviceCourse, *, now_ms: int, patience_ms: int) -> Finding:
         )
     stage = reached(course)
     last = _last_word(course)
-    if verdict is Verdict.IN_PROGRESS and last is Stage.DEFERRED:
-        stage = Stage.DEFERRED
+    waiting = course.waiting if verdict is Verdict.DEFERRED else None
+    if waiting is not None:
+        stage = last = Stage.DEFERRED
     said = course.device_stages.get(last) if last is not None else None
     case = _Case(course, said, stage, connected_ms, online, now_ms)
     return Finding(
         verdict=verdict,
         stage=stage,
-        reason=said.reason if said else "",
-        detail=said.detail if said else "",
+        reason=waiting.reason if waiting else said.reason if said else "",
+        detail=waiting.detail if waiting else said.detail if said else "",
         reachable_ms=connected_ms,
         online=online,
         evidence_for=_evidence_for(course),
         evidence_against=_evidence_against(course),
         sentence=f"{course.device} {_PREDICATES[verdict](case)}.",
+        waiting=waiting,
     )
 
 
@@ -136,6 +143,8 @@ def _spoken(course: DeviceCourse, now_ms: int) -> Verdict | None:
     ended = withdrawal(course, now_ms)
     if ended is not None:
         return _VERDICT_OF_END[ended[0]]
+    if course.waiting is not None:
+        return Verdict.DEFERRED
     if course.device_stages or first_receipt_ms(course) is not None:
         return Verdict.IN_PROGRESS
     return None
@@ -151,7 +160,9 @@ def _unspoken(*, waited_ms: int, connected_ms: int, patience_ms: int, online: bo
 
 
 def _last_word(course: DeviceCourse) -> Stage | None:
-    return end_of(course.device_stages) or furthest(course.device_stages)
+    """Return the stage that the device named last. A wait that is over is none: it went on."""
+    end = end_of(course.device_stages)
+    return furthest(course.device_stages) if end in (None, Stage.DEFERRED) else end
 
 
 def _evidence_for(course: DeviceCourse) -> tuple[str, ...]:
@@ -161,6 +172,8 @@ def _evidence_for(course: DeviceCourse) -> tuple[str, ...]:
         found.append(f"the device acknowledged {stages}")
     if first_receipt_ms(course) is not None:
         found.append("its state vector covers the deployment")
+    if course.passed_over:
+        found.append(f"it went on without waiting: {course.passed_over}")
     return tuple(found)
 
 
@@ -229,9 +242,20 @@ def _in_progress(case: _Case) -> str:
     seen = [said.seen_at_ms for said in case.course.device_stages.values()]
     seen += [receipt.received_at_ms for receipt in case.course.receipts if receipt.covers]
     ago = words.duration(max(0, case.now_ms - max(seen, default=case.now_ms)))
-    if case.stage is Stage.DEFERRED:
-        return f"holds the release and waits with it, as it said {ago} ago{case.here}{case.why}"
     return f"came as far as {_name(case.stage)}, with the last news {ago} ago{case.here}{case.why}"
+
+
+def _deferred(case: _Case) -> str:
+    waiting = case.course.waiting
+    if waiting is None:
+        return _in_progress(case)
+    since = words.between(point(case.now_ms).minus(waiting.since))
+    text = f"holds the release and has waited with it for {since}{case.here}: {waiting.detail}"
+    if waiting.until_ms is not None:
+        text += f"; that ends by itself at {words.moment(waiting.until_ms)}"
+    then = "goes on all the same" if waiting.overdue == "go" else "gives it up"
+    left = words.duration(waiting.left_s * 1000)
+    return f"{text}; it had {left} left to wait when it said so, and then {then}"
 
 
 def _silent(case: _Case) -> str:
@@ -267,6 +291,7 @@ def _too_early(case: _Case) -> str:
 _PREDICATES: Mapping[Verdict, Callable[[_Case], str]] = {
     Verdict.ACKNOWLEDGED: _acknowledged,
     Verdict.IN_PROGRESS: _in_progress,
+    Verdict.DEFERRED: _deferred,
     Verdict.SILENT: _silent,
     Verdict.UNREACHABLE: _unreachable,
     Verdict.TOO_EARLY: _too_early,

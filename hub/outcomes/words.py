@@ -3,6 +3,8 @@
 Owns their spelling, one for the command line, pages and sentences alike.
 """
 
+from datetime import UTC, datetime
+
 from hub.outcomes.survival import Quantile
 from sync.stages import explain
 from sync.stamps import Interval
@@ -41,6 +43,11 @@ def quantile(held: Quantile) -> str:
     if held.lo_ms is None:
         return "not reached"
     return between(Interval(held.lo_ms, held.hi_ms))
+
+
+def moment(at_ms: int) -> str:
+    """Return a moment as `2026-06-03 22:00 UTC`."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def devices(count: int) -> str:

@@ -17,15 +17,16 @@ from hub.store.database import Connection, load_number, save_number, schema_text
 from sync.documents import ACK, Kind, parse_document
 from sync.replica import values_of
 
-PROJECTION_VERSION: Final = 1
+PROJECTION_VERSION: Final = 2
 """Goes up with every change to `schema/projection.sql` or to what a key means."""
 
-TABLES: Final = ("p_fact", "p_version", "p_setting", "p_conflict")
+TABLES: Final = ("p_fact", "p_version", "p_setting", "p_waiting", "p_conflict")
 
 _PUT: Final = {
     "p_fact": "INSERT OR REPLACE INTO p_fact VALUES (?, ?, ?)",
     "p_version": "INSERT OR REPLACE INTO p_version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "p_setting": "INSERT OR REPLACE INTO p_setting VALUES (?, ?, ?, ?, ?, ?)",
+    "p_waiting": "INSERT OR REPLACE INTO p_waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "p_conflict": "INSERT OR REPLACE INTO p_conflict VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
 }
 
@@ -33,6 +34,7 @@ _DROP: Final = {
     "p_fact": "DELETE FROM p_fact WHERE device = ? AND name = ?",
     "p_version": "DELETE FROM p_version WHERE device = ? AND component = ?",
     "p_setting": "DELETE FROM p_setting WHERE device = ? AND key = ?",
+    "p_waiting": "DELETE FROM p_waiting WHERE device = ? AND deployment = ?",
     "p_conflict": "DELETE FROM p_conflict WHERE device = ? AND key = ?",
 }
 

@@ -183,6 +183,33 @@ def locals_of(connection: Connection, n: int) -> dict[str, tuple[int, str | None
     return {row[0]: row[1:] for row in rows}
 
 
+class Waits(NamedTuple):
+    """What a device last said of its wait with a deployment."""
+
+    n: int
+    boot: bytes
+    boottime_ms: int
+    wall_ms: int
+    reason: str
+    """Empty once the wait is over."""
+    detail: str
+    until_ms: int
+    left_s: int
+    overdue: str
+
+
+def waits(connection: Connection, deployment: str, n: int | None = None) -> dict[int, Waits]:
+    """Return what those on a deployment's list said of their waits with it."""
+    rows = connection.execute(
+        "SELECT w.device, w.boot, w.boottime_ms, w.wall_ms, w.reason, w.detail, w.until_ms, "
+        "w.left_s, w.overdue FROM targeted AS t JOIN p_waiting AS w "
+        "ON w.device = t.device AND w.deployment = t.deployment "
+        "WHERE t.deployment = ?1 AND (?2 IS NULL OR t.device = ?2)",
+        (deployment, n),
+    )
+    return {row[0]: Waits._make(row) for row in rows}
+
+
 class Conflicted(NamedTuple):
     """A conflict that a device has recorded."""
 

@@ -31,6 +31,20 @@ CREATE TABLE p_setting (
     PRIMARY KEY (device, key)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE p_waiting (
+    device INTEGER NOT NULL,
+    deployment TEXT NOT NULL,
+    boot BLOB NOT NULL,
+    boottime_ms INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL,
+    reason TEXT NOT NULL,            -- empty once the wait is over
+    detail TEXT NOT NULL,
+    until_ms INTEGER NOT NULL,       -- 0 if the device does not know
+    left_s INTEGER NOT NULL,
+    overdue TEXT NOT NULL,
+    PRIMARY KEY (device, deployment)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE p_conflict (
     device INTEGER NOT NULL,
     key TEXT NOT NULL,

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hub.outcomes.observations import DeviceCourse, DeviceStage, Receipt
+from hub.outcomes.observations import DeviceCourse, DeviceStage, Receipt, Waiting
 from hub.outcomes.presence import PresenceChange
 from sync.contacts import Contacts
 from sync.stages import Stage
-from sync.stamps import Stamp
+from sync.stamps import Interval, Stamp
 
 ZERO_MS = 1_800_000_000_000
 """Hub UTC of the request."""
@@ -74,6 +74,19 @@ def course(
         "contacts": contacts_at(0, 5, 10, 15, 20),
     }
     return DeviceCourse(**(fields | changes))
+
+
+def waiting(since_s: float = 5, **changes: Any) -> Waiting:
+    """Return a wait that began then, for a lock."""
+    fields: dict[str, Any] = {
+        "reason": "inhibited",
+        "detail": "backup holds a lock: it runs",
+        "since": Interval(at(since_s) - LATENCY_MS, at(since_s) + LATENCY_MS),
+        "until_ms": None,
+        "left_s": 60,
+        "overdue": "give_up",
+    }
+    return Waiting(**(fields | changes))
 
 
 def finished(device: str = "pump-7", first_s: float = 4, **changes: Any) -> DeviceCourse:

@@ -16,6 +16,7 @@ from tests.hub.outcomes.courses import (
     online,
     rolled_back,
     said,
+    waiting,
 )
 
 
@@ -39,6 +40,9 @@ def with_stages(*stages: Stage) -> DeviceCourse:
         (with_stages(Stage.DELIVERED, Stage.CANCELLED), 100, Verdict.CANCELLED),
         (with_stages(Stage.DELIVERED, Stage.DEFERRED), 100_000, Verdict.IN_PROGRESS),
         (with_stages(*WAY[:4]), 100_000, Verdict.IN_PROGRESS),
+        (course(stages={Stage.DELIVERED: said(4)}, waiting=waiting()), 100, Verdict.DEFERRED),
+        (finished(waiting=waiting()), 100, Verdict.ACKNOWLEDGED),
+        (course(waiting=waiting(), cancelled_at_ms=at(30)), 100, Verdict.CANCELLED),
         (course(receipts=(covering(9),)), 100, Verdict.IN_PROGRESS),
         (course(superseded_at_ms=at(30)), 100, Verdict.SUPERSEDED),
         (course(cancelled_at_ms=at(30)), 100, Verdict.CANCELLED),
@@ -146,11 +150,28 @@ def test_what_the_hub_never_published_is_not_blamed_on_the_device() -> None:
             course(
                 stages={Stage.DELIVERED: said(4), Stage.DEFERRED: said(5, "busy")},
                 presence=online((-100, 20)),
+                waiting=waiting(),
             ),
             (
-                "pump-7 holds the release and waits with it, as it said 94.9 s ago, "
-                "and is not connected now: something on the device asked to wait."
+                "pump-7 holds the release and has waited with it for 94.9\N{EN DASH}95.1 s, and "
+                "is not connected now: backup holds a lock: it runs; it had 60 s left to wait when "
+                "it said so, and then gives it up."
             ),
+        ),
+        (
+            course(
+                stages={Stage.DELIVERED: said(4), Stage.DEFERRED: said(5, "outside_window")},
+                waiting=waiting(until_ms=at(3_600), overdue="go", left_s=7 * 86_400),
+            ),
+            (
+                "pump-7 holds the release and has waited with it for 94.9\N{EN DASH}95.1 s: backup "
+                "holds a lock: it runs; that ends by itself at 2027-01-15 09:00 UTC; it had 7 d "
+                "left to wait when it said so, and then goes on all the same."
+            ),
+        ),
+        (
+            with_stages(Stage.DELIVERED, Stage.DEFERRED),
+            "pump-7 came as far as delivered, with the last news 94.9 s ago.",
         ),
         (
             course(presence=()),
