@@ -136,10 +136,32 @@ class Outcome(Answer, frozen=True, kw_only=True):
         )
 
 
+class Terms(Answer, frozen=True, kw_only=True):
+    """What an operator ordered about waiting with a deployment."""
+
+    group: str | None = None
+    device: str | None = None
+    ordered_at_ms: int
+    now: bool = False
+    windows: tuple[str, ...] = ()
+    budget_s: int | None = None
+    overdue: str | None = None
+    who: str = ""
+    why: str = ""
+
+
+class Standing(Answer, frozen=True, kw_only=True):
+    """The terms that stand for a deployment."""
+
+    deployment: str
+    terms: tuple[Terms, ...]
+
+
 class Report(ReportSummary, frozen=True, kw_only=True):
     """A whole report."""
 
     devices: tuple[Outcome, ...]
+    terms: tuple[Terms, ...] = ()
 
     def report(self) -> DeploymentReport:
         """Return it as the hub worked it out."""

@@ -253,6 +253,7 @@ class HubClient:
         devices: Sequence[str] = (),
         where: str = "",
         expires_s: float | None = None,
+        terms: Mapping[str, object] | None = None,
     ) -> answers.Accepted:
         """Deploy a release to a group or to devices; return the deployment's id and its devices."""
         wish: dict[str, object] = {"release": release}
@@ -264,7 +265,17 @@ class HubClient:
             wish["where"] = where
         if expires_s is not None:
             wish["expires_s"] = expires_s
+        if terms:
+            wish["terms"] = dict(terms)
         return self._ask(answers.Accepted, "POST", "/deployments", wish)
+
+    def set_terms(
+        self, deployment: str, terms: Mapping[str, object], *, device: str | None = None
+    ) -> tuple[answers.Terms, ...]:
+        """Say how devices, or one, may wait with a deployment; return what stands then."""
+        body = dict(terms) | ({} if device is None else {"device": device})
+        path = f"/deployments/{_part(deployment)}/terms"
+        return self._ask(answers.Standing, "PUT", path, body).terms
 
     def cancel(self, deployment: str) -> answers.Request:
         """Take a deployment back where it was not applied yet; return what it was."""

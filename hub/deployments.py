@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hub import releases
+from hub import releases, terms
 from hub.desired import DesiredDocuments, cancelled, prune
 from hub.entries import HLC, Entries
 from hub.errors import NotFound, Refusal
@@ -22,7 +22,8 @@ from hub.store import releases as release_store
 from hub.store.database import Connection, load_number, save_number
 from hub.store.deployments import ALL, Deployed
 from hub.store.releases import Release
-from sync.documents import DEPLOYMENT, BadName, DocumentName, Kind, parse_document
+from hub.terms import Order
+from sync.documents import DEPLOYMENT, TERMS, BadName, DocumentName, Kind, parse_document
 from sync.hlc import tick
 from sync.records import BadRecord, Deployment, decode_as, encode, select
 from sync.replica import values_of
@@ -50,6 +51,8 @@ class Request:
     where: str = ""
     """Selector over labels; only with a group."""
     expires_s: float | None = None
+    terms: Order | None = None
+    """How devices may wait with it, if an operator has a say in that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ def check(request: Request) -> None:
         )
     if request.expires_s is not None and not 0 < request.expires_s <= EXPIRES_MAX_S:
         raise Refusal(f"expires_s must be above 0 and at most {EXPIRES_MAX_S}")
+    if request.terms is not None:
+        terms.check(request.terms)
     try:
         parse_selector(request.where)
         if request.group:
@@ -142,6 +147,8 @@ def accept(
         ],
     )
     entry = {DEPLOYMENT + deployed.id: encode(_record(deployed, release))}
+    if request.terms is not None:
+        entry[TERMS + deployed.id] = encode(terms.ordered(request.terms, order))
     written = _documents(request)
     for document in written:
         desired.write(connection, document, entry, now_ms)

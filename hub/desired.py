@@ -16,13 +16,16 @@ from hub.store import authored, documents, receipts
 from hub.store.database import Connection
 from hub.store.receipts import Written
 from sync.author import CLIENT_IDS_MAX, Author
-from sync.documents import DEPLOYMENT, DESIRED, DocumentName
+from sync.documents import DEPLOYMENT, DESIRED, TERMS, DocumentName
 from sync.hlc import COUNTER_BITS
-from sync.records import Deployment, Desired, encode, select
+from sync.records import Deployment, Desired, Terms, encode, select
 from sync.replica import Holding
 
 STATE_BYTES_MAX: Final = 32 * 1024
 """Longest document of the hub: it travels whole to every device of a group."""
+
+TERMS_KEPT_MS: Final = 400 * 86_400 * 1000
+"""How long terms for waiting stay: longer than any device waits."""
 
 SLACK_BYTES: Final = 2048
 """What overwritten entries may take beside the live ones before a new epoch leaves them out."""
@@ -56,6 +59,11 @@ def prune(values: Mapping[str, bytes], *, now_ms: int) -> dict[str, bytes]:
         is_old = bool(ended_ms) and now_ms - ended_ms > WITHDRAWN_KEPT_MS
         if is_superseded or is_old:
             del kept[DEPLOYMENT + deployment]
+    for deployment, terms in select(Terms, TERMS, values).items():
+        # A device's own terms may be about a deployment in a group's document.
+        is_lost = DEPLOYMENT + deployment in values and DEPLOYMENT + deployment not in kept
+        if is_lost or now_ms - (terms.clock >> COUNTER_BITS) > TERMS_KEPT_MS:
+            del kept[TERMS + deployment]
     for key, wish in select(Desired, DESIRED, values).items():
         if wish.value is None and now_ms - (wish.clock >> COUNTER_BITS) > WITHDRAWN_KEPT_MS:
             del kept[DESIRED + key]

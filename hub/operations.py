@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeVar
 
 from firmware_hooks.tree import tree_named
-from hub import deployments, releases, views, wishes
+from hub import deployments, releases, terms, views, wishes
 from hub.artifacts import Artifacts, is_digest
 from hub.audit import DONE, UNCHANGED, Act, Ledger
 from hub.clock import Clock
@@ -31,6 +31,7 @@ from hub.store import releases as release_store
 from hub.store.audit import Row
 from hub.store.database import Connection, Database
 from hub.store.releases import Release
+from hub.terms import Order
 from hub.trust import notary
 from sync.documents import BadName, DocumentName, Kind
 from sync.manifest import parse_manifest
@@ -186,6 +187,28 @@ class Operations:
         self.publisher.ask(changed)
         return views.request_view(deployed)
 
+    async def set_terms(
+        self, deployment: str, order: Order, device: str | None
+    ) -> list[dict[str, Any]]:
+        """Say how devices may wait with a deployment and publish it; return what stands then.
+
+        Raises:
+            Refusal: The order makes no sense.
+            NotFound: There is no such deployment, or it does not concern the device.
+            Clash: Nobody waits with it any more.
+        """
+        terms.check(order)
+
+        def job(db: Connection) -> tuple[tuple[DocumentName, ...], list[dict[str, Any]]]:
+            now_ms = self.clock.now_ms()
+            changed = terms.write(db, self.desired, deployment, order, device, now_ms)
+            self._changed(db, changed)
+            return changed, terms.view(db, deployment)
+
+        changed, standing = await self._write(job)
+        self.publisher.ask(changed)
+        return standing
+
     async def deployments(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest deployments, newest first."""
         limit = min(limit, PAGE_MAX)
@@ -206,7 +229,7 @@ class Operations:
             report = views.report_of(
                 db, deployed, silence_s=self.settings.silence_s, now_ms=self.clock.now_ms()
             )
-            return views.report_view(deployed, report)
+            return views.report_view(deployed, report) | {"terms": terms.view(db, deployment)}
 
         return await self._kept_read(("report", deployment), job)
 

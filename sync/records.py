@@ -20,6 +20,12 @@ VALUE_BYTES_MAX = 4096
 SETTING_BYTES_MAX = 1300
 """Longest value of a setting, as UTF-8: a conflict holds three of them."""
 
+WAIT_MAX_S = 31_536_000
+"""Longest budget for waiting with a deployment: a year."""
+
+OVERDUE = ("go", "give_up")
+"""What a device can do when such a budget is used up."""
+
 Text = Annotated[str, Meta(max_length=200)]
 Token = Annotated[str, Meta(max_length=100)]
 BootId = Annotated[bytes, Meta(min_length=6, max_length=6)]
@@ -154,7 +160,7 @@ class Terms(Record, frozen=True, array_like=True):
     """Do not wait, for windows, locks or load."""
     windows: Annotated[tuple[Annotated[str, Meta(max_length=100)], ...], Meta(max_length=16)] = ()
     """One of these must be open besides the device's own (`sync.calendar`); none for no matter."""
-    budget_s: Annotated[int, Meta(ge=0, le=31_536_000)] | None = None
+    budget_s: Annotated[int, Meta(ge=0, le=WAIT_MAX_S)] | None = None
     """How long a device may wait altogether; None for what it says itself."""
     overdue: Annotated[str, Meta(max_length=16)] = ""
     """What happens then: `go`, `give_up`, or empty for what the device says itself."""

@@ -41,6 +41,7 @@ HANDLED: Final = (
     routes.deploy,
     routes.report,
     routes.cancel,
+    routes.set_terms,
     routes.wish_device,
     routes.unwish_device,
     routes.wish_group,

@@ -15,6 +15,7 @@ from hub.api.given import TheOperations, TheStatus, TheTrust
 from hub.deployments import Request
 from hub.operations import PAGE_MAX
 from hub.store.releases import Release
+from hub.terms import Order
 from hub.wishes import text_of
 from sync.documents import Kind
 from sync.overlay import Policy
@@ -22,6 +23,37 @@ from sync.overlay import Policy
 LIMIT: Final = 100
 
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="Most entries in the answer.")]
+
+
+class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How devices may wait with a deployment. What is left out stays as it is."""
+
+    now: bool | None = None
+    """Whether windows, locks and load are passed over."""
+    windows: list[str] | None = None
+    """One of these must be open besides the device's own: `Sat 02:00-04:00`."""
+    budget_s: float | None = None
+    """How long a device may wait altogether."""
+    overdue: str | None = None
+    """What it does then: `go` or `give_up`."""
+    why: str = ""
+
+    def order(self) -> Order:
+        """Return the order in it."""
+        return Order(
+            is_now=self.now,
+            windows=self.windows,
+            budget_s=self.budget_s,
+            overdue=self.overdue,
+            why=self.why,
+        )
+
+
+class DeviceWaits(Waits, frozen=True, forbid_unknown_fields=True):
+    """The same for a deployment that is there already."""
+
+    device: str | None = None
+    """This device only; every device if it is left out."""
 
 
 class DeploymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +67,8 @@ class DeploymentRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """Selector over the labels of a group's devices: `site=s7,class!=pump`."""
     expires_s: float | None = None
     """After so many seconds it must not be started any more."""
+    terms: Waits | None = None
+    """How devices may wait with it; without, as their own settings say."""
 
 
 class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,6 +171,7 @@ async def deploy(
             devices=data.devices,
             where=data.where,
             expires_s=data.expires_s,
+            terms=None if data.terms is None else data.terms.order(),
         )
     )
     identity = accepted.deployed.id
@@ -157,6 +192,15 @@ async def report(operations: TheOperations, deployment: FromPath[str]) -> dict[s
 async def cancel(operations: TheOperations, deployment: FromPath[str]) -> dict[str, Any]:
     """Cancel it where it was not applied yet; doing so twice is fine."""
     return await operations.cancel(deployment)
+
+
+@put("/deployments/{deployment:str}/terms", summary="Say how devices may wait with a deployment")
+async def set_terms(
+    operations: TheOperations, deployment: FromPath[str], data: JSONBody[DeviceWaits]
+) -> dict[str, Any]:
+    """Let devices go on now, or tighten what they wait for."""
+    standing = await operations.set_terms(deployment, data.order(), data.device)
+    return {"deployment": deployment, "terms": standing}
 
 
 @put("/devices/{device:str}/settings/{key:str}", summary="Wish for a setting of one device")

@@ -1,7 +1,7 @@
 """`fieldfare deploy`: ask devices to run a release, and wait for it if wanted."""
 
 import time
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -17,6 +17,7 @@ from hub.cli.options import (
     print_json,
     talks_to_hub,
 )
+from hub.cli.terms import terms_given, terms_options
 from hub.client import HubClient
 from hub.outcomes import words
 from hub.outcomes.silence import Verdict
@@ -65,6 +66,7 @@ def _release_names(client: HubClient) -> list[str]:
     metavar="SECONDS",
     help="Do not start it any more after so long.",
 )
+@terms_options
 @click.option("--wait", is_flag=True, help="Wait until every device is done with it.")
 @click.option(
     "--wait-s",
@@ -88,6 +90,7 @@ def deploy(  # noqa: PLR0913 - click passes every option as an argument
     *,
     wait: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Ask devices to run RELEASE, as component@version or by its digest.
 
@@ -100,7 +103,12 @@ def deploy(  # noqa: PLR0913 - click passes every option as an argument
     if where and not group:
         raise click.UsageError("--where chooses among a group: give --group too")
     accepted = client.deploy(
-        release, group=group, devices=devices, where=where, expires_s=expires_s
+        release,
+        group=group,
+        devices=devices,
+        where=where,
+        expires_s=expires_s,
+        terms=terms_given(**given),
     )
     if not wait:
         if as_json:

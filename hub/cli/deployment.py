@@ -1,18 +1,32 @@
 """`fieldfare deployment`: look at one deployment, or take it back."""
 
+from typing import Any
+
 import click
+import msgspec
 
 from hub.cli.options import (
     Name,
     as_json,
     completes,
     console,
+    device_names,
     hub_option,
     moment,
     print_json,
     talks_to_hub,
 )
+from hub.cli.terms import terms_given, terms_options
 from hub.client import HubClient
+
+device_option = click.option(
+    "--device",
+    "device_id",
+    type=Name(),
+    metavar="DEVICE",
+    shell_complete=completes(device_names),
+    help="Only this device.",
+)
 
 
 def _deployments(client: HubClient) -> list[str]:
@@ -78,6 +92,67 @@ def show(deployment_id: str, page: str | None, client: HubClient, *, as_json: bo
     print_report(console(), report)
     if page is not None:
         click.echo(f"saved {page}")
+
+
+@deployment.command()
+@click.argument("deployment_id", type=Name(), metavar="ID", shell_complete=completes(_deployments))
+@device_option
+@click.option("--why", metavar="TEXT", default="", help="Why; kept and shown.")
+@hub_option
+@as_json
+@talks_to_hub
+def go(
+    deployment_id: str, device_id: str | None, why: str, client: HubClient, *, as_json: bool
+) -> None:
+    """Let devices that wait with the deployment ID go on now.
+
+    Windows, locks and load are passed over; too little battery or room is not.
+    """
+    _order(client, deployment_id, {"now": True, "why": why}, device_id, as_json=as_json)
+
+
+@deployment.command()
+@click.argument("deployment_id", type=Name(), metavar="ID", shell_complete=completes(_deployments))
+@device_option
+@click.option("--not-now", is_flag=True, help="Take back that devices go on now.")
+@terms_options
+@hub_option
+@as_json
+@talks_to_hub
+def terms(
+    deployment_id: str,
+    device_id: str | None,
+    client: HubClient,
+    *,
+    not_now: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Say how devices may wait with the deployment ID; what is not said stays as it is."""
+    said = terms_given(**given)
+    if not_now:
+        said["now"] = False
+    if not said.keys() - {"why"}:
+        raise click.UsageError("say at least one of --now, --not-now, --window, --defer-s, --then")
+    _order(client, deployment_id, said, device_id, as_json=as_json)
+
+
+def _order(
+    client: HubClient,
+    deployment_id: str,
+    said: dict[str, object],
+    device_id: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from hub.cli.outcome import terms_words  # noqa: PLC0415 - loads tables
+
+    standing = client.set_terms(deployment_id, said, device=device_id)
+    if as_json:
+        print_json({"deployment": deployment_id, "terms": msgspec.to_builtins(standing)})
+        return
+    for each in standing:
+        click.echo(terms_words(each))
 
 
 @deployment.command()

@@ -134,8 +134,25 @@ def summary_lines(report: answers.ReportSummary) -> RenderableType:
 def print_report(out: Console, report: answers.Report) -> None:
     """Print a whole report."""
     out.print(summary_lines(report))
+    for each in report.terms:
+        out.print(Text(terms_words(each), style="cyan"))
     out.print()
     out.print(devices_table(report))
+
+
+def terms_words(terms: answers.Terms) -> str:
+    """Return in one line what an operator ordered about waiting."""
+    whom = f"device {terms.device}" if terms.device else f"group {terms.group}"
+    parts = ["go on now"] if terms.now else []
+    if terms.windows:
+        parts.append(f"only in {' or '.join(terms.windows)}")
+    if terms.budget_s is not None:
+        parts.append(f"wait {words.duration(terms.budget_s * 1000)} at most")
+    if terms.overdue:
+        parts.append("then go on" if terms.overdue == "go" else "then give it up")
+    why = f" ({terms.why})" if terms.why else ""
+    said = ", ".join(parts) or "wait as the device says"
+    return f"{whom}: {said}; ordered {words.moment(terms.ordered_at_ms)} by {terms.who}{why}"
 
 
 def devices_table(report: answers.Report) -> Table:

@@ -119,6 +119,50 @@ async def test_a_deployment_that_cannot_be_is_refused_and_changes_nothing(
     assert core.held(group()) is None
 
 
+async def test_an_operator_says_how_devices_may_wait_and_the_report_shows_it(
+    client: httpx.AsyncClient, core: Core
+) -> None:
+    device_of(core)
+    asked = {
+        "release": await release_of(client),
+        "group": "all",
+        "terms": {"windows": ["Sat 02:00-04:00"], "budget_s": 3600, "overdue": "go"},
+    }
+    deployment = (await client.post("/deployments", json=asked)).json()["deployment"]
+    go = {"now": True, "why": "a leak", "device": "d1"}
+    answer = await client.put(f"/deployments/{deployment}/terms", json=go)
+    assert answer.status_code == 200
+    report = (await client.get(f"/deployments/{deployment}")).json()
+    assert report["terms"] == answer.json()["terms"]
+    by_device = {each["device"]: each for each in report["terms"]}
+    assert by_device[None]["windows"] == by_device["d1"]["windows"] == ["Sat 02:00-04:00"]
+    assert (by_device[None]["now"], by_device["d1"]["now"]) == (False, True)
+    assert (by_device["d1"]["who"], by_device["d1"]["why"]) == ("operator", "a leak")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "words"),
+    [
+        ({}, 400, "at least one"),
+        ({"windows": ["at night"]}, 400, "windows: 'at' is no day"),
+        ({"overdue": "explode"}, 400, "go, give_up"),
+        ({"budget_s": -1}, 400, "budget_s"),
+        ({"now": True, "device": "d9"}, 404, "not meant for"),
+        ({"now": "perhaps"}, 400, "now"),
+    ],
+)
+async def test_terms_that_cannot_be_are_refused_and_change_nothing(
+    client: httpx.AsyncClient, core: Core, asked: dict[str, Any], status: int, words: str
+) -> None:
+    device_of(core)
+    deploy = {"release": await release_of(client), "group": "all"}
+    deployment = (await client.post("/deployments", json=deploy)).json()["deployment"]
+    answer = await client.put(f"/deployments/{deployment}/terms", json=asked)
+    check_problem(answer, status, words)
+    report = (await client.get(f"/deployments/{deployment}")).json()
+    assert report["terms"] == []
+
+
 async def test_an_unknown_deployment_and_device_are_named(client: httpx.AsyncClient) -> None:
     check_problem(await client.get("/deployments/dnothing"), 404, "dnothing")
     check_problem(await client.delete("/deployments/dnothing"), 404, "dnothing")

@@ -23,6 +23,18 @@ TREE = {
 }
 
 
+TERMS = {
+    "device": "d4",
+    "ordered_at_ms": 1_800_000_000_000,
+    "now": True,
+    "windows": ["Sat 02:00-04:00"],
+    "budget_s": 3600,
+    "overdue": "go",
+    "who": "operator",
+    "why": "a leak",
+}
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[CannedHub]:
     with canned_hub() as server:
@@ -49,6 +61,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[CannedHub]:
         server.answer("DELETE", "/devices/d4", {"device": "d4", "forgotten": True})
         server.answer("GET", "/releases", {"items": [release]})
         server.answer("POST", "/releases", release, 201)
+        server.answer("PUT", f"/deployments/{ID}/terms", {"deployment": ID, "terms": [TERMS]})
         server.answer("PUT", "/devices/d4/settings/mode", {})
         server.answer("PUT", "/groups/all/settings/mode", {})
         server.answer("DELETE", "/groups/all/settings/mode", {})
@@ -486,3 +499,36 @@ def test_a_name_that_is_none_is_said_to_be_none_before_anybody_is_asked(
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot name a" in line or "leave out" in line
     assert hub.asked == []
+
+
+def test_devices_that_wait_are_let_go_and_the_order_is_shown(
+    hub: CannedHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "deployment", "go", ID, "--device", "d4", "--why", "a leak")
+    assert code == Exit.OK
+    assert out == (
+        "device d4: go on now, only in Sat 02:00-04:00, wait 60 min at most, then go on; "
+        "ordered 2027-01-15 08:00 UTC by operator (a leak)\n"
+    )
+    told = run_json(capsys, "deployment", "go", ID)
+    assert told["terms"][0]["who"] == "operator"
+    assert hub.wishes("PUT", f"/deployments/{ID}/terms") == [
+        {"now": True, "why": "a leak", "device": "d4"},
+        {"now": True, "why": ""},
+    ]
+
+
+def test_terms_for_waiting_are_said_with_a_deployment_or_later(
+    hub: CannedHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ("--window", "Sat", "--window", "Sun", "--defer-s", "60", "--then", "give-up")
+    meant = {"windows": ["Sat", "Sun"], "budget_s": 60, "overdue": "give_up"}
+    run(capsys, "deploy", "lamp@1", "--group", "all", *said)
+    assert hub.wishes("POST", "/deployments") == [
+        {"release": "lamp@1", "group": "all", "terms": meant}
+    ]
+    run(capsys, "deployment", "terms", ID, *said, "--not-now", "--why", "rain")
+    assert hub.wishes("PUT", f"/deployments/{ID}/terms") == [meant | {"now": False, "why": "rain"}]
+    code, _, err = run(capsys, "deployment", "terms", ID)
+    assert code == Exit.USAGE
+    assert "--window" in err
