@@ -236,7 +236,11 @@ class InstallEngine:
             event = Event.WITHDRAWN
             done = msgspec.structs.replace(journal, reason=withdrawn.stage.value)
         except RetryLater as later:
-            if journal.at in (State.STAGING, State.ACTIVATING):
+            # What runs already was switched, and is not put off any more.
+            is_untouched = journal.at is State.STAGING or (
+                journal.at is State.ACTIVATING and not await self._acts.runs(journal)
+            )
+            if is_untouched:
                 self.patience.asked(journal.deployment, later.detail, later.wait_s)
                 event, done = Event.PUT_OFF, journal
             else:

@@ -69,7 +69,7 @@ def moved(journal: Journal, state: State, boot: bytes) -> Journal:
         boot=boot,
         boots=journal.boots + (is_touched and is_another_boot(journal, boot)),
         ending=reached(stored_ending(journal.ending), state).value,
-        writes=journal.writes + is_touched,
+        writes=journal.writes + 1 if is_touched else 0,
         has_rebooted=journal.at is state
         and (journal.has_rebooted or is_another_boot(journal, boot)),
     )

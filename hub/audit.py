@@ -77,6 +77,12 @@ def acts(actor: Actor | None) -> None:
     _ACTING.set(actor)
 
 
+def who_acts() -> str:
+    """Return the name of who acts, empty for nobody."""
+    actor = _ACTING.get()
+    return "" if actor is None else actor.name
+
+
 @contextmanager
 def acting(actor: Actor) -> Iterator[None]:
     """Say who acts for the length of a block."""

@@ -6,13 +6,13 @@ when it is durable.
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from firmware_hooks.tree import tree_named
 from hub import deployments, releases, terms, views, wishes
 from hub.artifacts import Artifacts, is_digest
-from hub.audit import DONE, UNCHANGED, Act, Ledger
+from hub.audit import DONE, UNCHANGED, Act, Ledger, who_acts
 from hub.clock import Clock
 from hub.conversations import Conversations
 from hub.deployments import Accepted, Request
@@ -198,6 +198,8 @@ class Operations:
             Clash: Nobody waits with it any more.
         """
         terms.check(order)
+        order = replace(order, who=who_acts() or order.who)
+        act = Act("deployment.terms", deployment, {"device": device, **asdict(order)})
 
         def job(db: Connection) -> tuple[tuple[DocumentName, ...], list[dict[str, Any]]]:
             now_ms = self.clock.now_ms()
@@ -205,7 +207,7 @@ class Operations:
             self._changed(db, changed)
             return changed, terms.view(db, deployment)
 
-        changed, standing = await self._write(job)
+        changed, standing = await self._write(act, job)
         self.publisher.ask(changed)
         return standing
 

@@ -77,6 +77,7 @@ NEEDS: Final[Mapping[str, Need]] = MappingProxyType(
         "POST /deployments": OPERATE,
         "GET /deployments/{deployment}": VIEW,
         "DELETE /deployments/{deployment}": OPERATE,
+        "PUT /deployments/{deployment}/terms": OPERATE,
     }
 )
 """By method and path below `/api/v1`."""

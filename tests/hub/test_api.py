@@ -137,7 +137,7 @@ async def test_an_operator_says_how_devices_may_wait_and_the_report_shows_it(
     by_device = {each["device"]: each for each in report["terms"]}
     assert by_device[None]["windows"] == by_device["d1"]["windows"] == ["Sat 02:00-04:00"]
     assert (by_device[None]["now"], by_device["d1"]["now"]) == (False, True)
-    assert (by_device["d1"]["who"], by_device["d1"]["why"]) == ("operator", "a leak")
+    assert (by_device["d1"]["who"], by_device["d1"]["why"]) == ("ada", "a leak")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,11 @@ async def _cancel(client: httpx.AsyncClient) -> httpx.Response:
     return await client.delete(f"/deployments/{one['deployment']}")
 
 
+async def _go(client: httpx.AsyncClient) -> httpx.Response:
+    (one,) = (await client.get("/deployments")).json()["items"]
+    return await client.put(f"/deployments/{one['deployment']}/terms", json={"now": True})
+
+
 async def _revoke(client: httpx.AsyncClient) -> httpx.Response:
     bob = next(
         each for each in (await client.get("/tokens")).json()["items"] if each["name"] == "bob"
@@ -77,6 +82,7 @@ CHANGES: list[tuple[str, str | None, Ask]] = [
         "deployment.create",
         lambda c: c.post("/deployments", json={"release": "lamp@1.0.0", "group": "all"}),
     ),
+    ("PUT /deployments/{deployment}/terms", "deployment.terms", _go),
     ("DELETE /deployments/{deployment}", "deployment.cancel", _cancel),
     (
         "PUT /devices/{device}/settings/{key}",
@@ -195,7 +201,7 @@ async def test_a_row_says_what_was_asked_and_what_came_of_it(
     found = {row[0]: row for row in rows(core)}
     about, text, outcome = found["deployment.create"][1:]
     assert (about, outcome) == (made["deployment"], "done")
-    assert json.loads(text) == {**asked, "group": None, "where": ""}
+    assert json.loads(text) == {**asked, "group": None, "where": "", "terms": None}
     digest = (await client.get("/releases")).json()["items"][0]["digest"]
     assert found["release.publish"][1:3] == (release, f'{{"digest":"{digest}"}}')
     assert found["setting.wish"][1] == "des/d1 mode"
