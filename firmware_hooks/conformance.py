@@ -90,6 +90,9 @@ class InstallerConformance:
     def prepare_device(self, folder: Path) -> None:
         """Put below `folder` what the installer expects of a device: programs, folders."""
 
+    def clear_device(self, folder: Path) -> None:
+        """End what the installer has started; `folder` is going to be removed."""
+
     def reboot(self, folder: Path, given: tuple[str, ...]) -> None:
         """Do what the device does when it restarts. Needed by installers that are `Reboots`."""
         raise NotImplementedError
@@ -103,9 +106,16 @@ class InstallerConformance:
     # Steps of the tests.
 
     @pytest.fixture(autouse=True)
-    def _in_folder(self, tmp_path: Path) -> None:
+    def _in_folder(self, tmp_path: Path) -> Iterator[None]:
         self.folder = tmp_path
         self.home = tmp_path / "bench"
+        yield
+        self._clear()
+
+    def _clear(self) -> None:
+        if self.home.exists():
+            self.clear_device(self.home)
+            shutil.rmtree(self.home, ignore_errors=True)
 
     @property
     def installer(self) -> Installer:
@@ -301,7 +311,7 @@ class InstallerConformance:
     def _steps_of(self, call: str) -> Iterator[int]:
         """Prepare a bench for each step of a call, and kill the call there."""
         for at in range(1, 100_000, self.kill_stride):
-            shutil.rmtree(self.home, ignore_errors=True)
+            self._clear()
             order = self._prepare(call)
             if not _killed(lambda order=order: self._call(call, order), at):  # type: ignore[misc]
                 return

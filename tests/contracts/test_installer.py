@@ -1,10 +1,14 @@
 """Every installer of this project keeps the contract that ships in the package."""
 
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from firmware_hooks.conformance import InstallerConformance
+from firmware_hooks.container import ContainerInstaller
 from firmware_hooks.contract import ENTRY_POINTS, Installer, Order
 from firmware_hooks.deb import DebInstaller
 from firmware_hooks.directory import DirectoryInstaller
@@ -15,6 +19,7 @@ from firmware_hooks.sm_plugin import SmPluginInstaller
 from tests.fakes.firmware import BOARDS
 from tests.firmware_hooks import debs, plugins, slots
 from tests.firmware_hooks.mender import MODULE, device, mender_order
+from tests.firmware_hooks.podman import Podman, podman
 from tests.firmware_hooks.releases import order_of
 from tests.firmware_hooks.trees import release
 
@@ -40,6 +45,37 @@ class TestDeb(InstallerConformance):
         expected = {"lamp": version, f"extra-{version}": "1"} if version else {}
         assert debs.installed(folder / "root") == expected
         assert not version or (folder / "root/opt/lamp").read_text() == version
+
+
+class TestContainer(InstallerConformance):
+    """Real containers of the real podman."""
+
+    kill_stride = 17
+
+    podman: ClassVar[Podman]
+    images: ClassVar[dict[str, bytes]]
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _start(cls) -> Iterator[None]:
+        with podman() as cls.podman:
+            cls.images = {}
+            yield
+
+    def clear_device(self, folder: Path) -> None:
+        self.podman.clear()
+
+    def make_installer(self, folder: Path) -> Installer:
+        return ContainerInstaller(self.component, folder / "install", self.podman.options())
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        if version not in self.images:
+            archive = self.podman.image(version, folder / f"image-{version}.tar")
+            self.images[version] = archive.read_bytes()
+        return order_of(folder, version, {"image": self.images[version]}, installer="container")
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        assert self.podman.shows() == version
 
 
 class TestDirectory(InstallerConformance):

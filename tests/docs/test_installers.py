@@ -87,7 +87,8 @@ def test_phases_variables_and_exit_codes_of_hook_programs_are_documented_as_they
 
 
 def test_the_howto_names_what_a_subclass_of_the_shipped_tests_may_say() -> None:
-    for name in ("make_installer", "make_order", "prepare_device", "reboot", "assert_runs"):
+    names = ("make_installer", "make_order", "prepare_device", "clear_device", "reboot")
+    for name in (*names, "assert_runs"):
         assert hasattr(InstallerConformance, name)
         assert f"{name}(" in HOWTO
     assert hasattr(InstallerConformance, "kill_stride")
