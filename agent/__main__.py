@@ -4,15 +4,15 @@ Owns the command line. Imports the daemon only to run it, so that asking is quic
 """
 
 import argparse
-import contextlib
 import json
 import logging
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from agent.showing import lines_of
 
 OK: Final = 0
 REFUSED: Final = 1
@@ -50,6 +50,10 @@ COMMANDS: Final = {
     "get": "Show the value of a setting that counts.",
     "set": "Set a value as an application on this device.",
     "unset": "Take back the value set on this device.",
+    "why": "Say what this device is doing or waiting for, until when, and what would end it.",
+    "inhibit": "Hold a lock, so that nothing is installed, while a command runs or for a time.",
+    "release": "Release a lock.",
+    "inhibitors": "List the locks that are held.",
     "watch": "Print the settings now and whenever they change.",
     "import": "Take in signed releases from a folder or .tar file that was carried here.",
     "settings": "List the agent's own settings and what they mean.",
@@ -58,9 +62,7 @@ COMMANDS: Final = {
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
-ANSWER_S: Final = 30.0
 WAIT_S: Final = 7 * 86_400.0
-LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,6 +146,16 @@ def make_parser() -> argparse.ArgumentParser:
     set_.add_argument("key")
     set_.add_argument("value", help="JSON; anything else is taken as text")
     command("unset", _ask("unset")).add_argument("key")
+    command("why", _ask("why"))
+    inhibit = command("inhibit", _inhibit)
+    inhibit.add_argument("--reason", required=True, help="why; people are shown it")
+    inhibit.add_argument("--owner", default="", help="who; the command or the user if not given")
+    inhibit.add_argument(
+        "--for-s", type=float, default=3600.0, metavar="SECONDS", help="longest time (an hour)"
+    )
+    inhibit.add_argument("words", nargs="*", metavar="COMMAND", help="held while it runs")
+    command("release", _ask("release")).add_argument("lock")
+    command("inhibitors", _ask("inhibitors"))
     command("watch", _watch)
     command("import", _import).add_argument("path", type=Path, metavar="PATH")
     command("settings", _settings)
@@ -217,6 +229,8 @@ def _ask(operation: str) -> Any:
             request["key"] = options.key
         if operation == "set":
             request["value"] = _value(options.value)
+        if operation == "release":
+            request["lock"] = options.lock
         answer = _exchange(_socket_path(options), request)
         if answer is None:
             return NOT_RUNNING
@@ -229,15 +243,21 @@ def _ask(operation: str) -> Any:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    channel = _connect(_socket_path(options))
-    if channel is None:
-        return NOT_RUNNING
+    from agent import asking  # noqa: PLC0415 - keeps --help quick
+
+    try:
+        channel = asking.connect(_socket_path(options))
+    except asking.NoAgent as error:
+        return _complain(str(error), NOT_RUNNING)
     channel.settimeout(None)  # nothing may change for days
     with channel, channel.makefile("rwb") as lines:
         lines.write(b'{"op":"watch"}\n')
         lines.flush()
-        while line := lines.readline(LINE_BYTES_MAX):
-            answer = _answer(line)
+        while line := lines.readline(asking.LINE_BYTES_MAX):
+            try:
+                answer = asking.answer_in(line)
+            except asking.NoAnswer as error:
+                answer = _no_answer(str(error))
             if not answer.pop("ok", False):
                 return _complain(str(answer.get("error")), REFUSED)
             _show(answer, as_json=options.json)
@@ -245,7 +265,32 @@ def _watch(options: argparse.Namespace) -> int:
     return _complain("the agent has stopped", NOT_RUNNING)
 
 
+def _inhibit(options: argparse.Namespace) -> int:
+    from agent import inhibiting  # noqa: PLC0415 - keeps --help quick
+
+    path, words = _socket_path(options), list(options.words)
+    owner = options.owner or (Path(words[0]).name if words else f"user-{os.getuid()}")
+    if not words:
+        wanted = {"owner": owner, "reason": options.reason, "ttl_s": options.for_s, "lease": True}
+        answer = _exchange(path, {"op": "inhibit", **wanted})
+        if answer is None:
+            return NOT_RUNNING
+        if not answer.pop("ok", False):
+            return _complain(str(answer.get("error")), REFUSED)
+        _show(answer, as_json=options.json)
+        return OK
+    holder = inhibiting.Holder(
+        path, owner=owner, reason=options.reason, longest_s=options.for_s, say=_complain
+    )
+    try:
+        with holder:
+            return inhibiting.run(words)
+    except inhibiting.Refused as refused:
+        return _complain(str(refused), REFUSED)
+
+
 def _import(options: argparse.Namespace) -> int:
+    from agent.asking import wake  # noqa: PLC0415
     from agent.trust.carried import CannotImport, give_to_owner, import_from  # noqa: PLC0415
     from sync.metadata import Refused  # noqa: PLC0415 - only this command checks signatures here
 
@@ -272,7 +317,7 @@ def _import(options: argparse.Namespace) -> int:
         return _complain(str(error), REFUSED)
     except OSError as error:
         return _complain(f"{error.filename} cannot be written: {error.strerror}", STATE)
-    _wake(settings.socket_path)
+    wake(settings.socket_path)
     answer = {
         "releases": list(found.releases),
         "bytes": found.bytes_count,
@@ -281,15 +326,6 @@ def _import(options: argparse.Namespace) -> int:
     }
     _show(answer, as_json=options.json)
     return OK
-
-
-def _wake(path: Path) -> None:
-    """Tell a running agent that it may find what it waits for."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as channel:
-        channel.settimeout(ANSWER_S)
-        channel.connect(os.fspath(path))
-        channel.sendall(b'{"op":"wake"}\n')
-        channel.recv(LINE_BYTES_MAX)
 
 
 def _settings(options: argparse.Namespace) -> int:
@@ -321,41 +357,16 @@ def _socket_path(options: argparse.Namespace) -> Path:
     return path
 
 
-def _connect(path: Path) -> socket.socket | None:
-    channel = socket.socket(socket.AF_UNIX)
-    channel.settimeout(ANSWER_S)
-    try:
-        channel.connect(os.fspath(path))
-    except OSError as error:
-        channel.close()
-        _complain(
-            f"no agent answers on {path} ({error.strerror or error}): start it with "
-            "`fieldfare-agent run`, or name its settings with --settings"
-        )
-        return None
-    return channel
-
-
 def _exchange(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    channel = _connect(path)
-    if channel is None:
+    from agent import asking  # noqa: PLC0415 - keeps --help quick
+
+    try:
+        return asking.exchange(path, request)
+    except asking.NoAgent as error:
+        _complain(str(error))
         return None
-    try:
-        with channel, channel.makefile("rwb") as lines:
-            lines.write(json.dumps(request, allow_nan=False).encode() + b"\n")
-            lines.flush()
-            line = lines.readline(LINE_BYTES_MAX)
-    except OSError as error:
-        return _no_answer(str(error) or f"nothing came within {ANSWER_S:g} s")
-    return _answer(line)
-
-
-def _answer(line: bytes) -> dict[str, Any]:
-    try:
-        answer: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return _no_answer("the connection ended")
-    return answer
+    except asking.NoAnswer as error:
+        return _no_answer(str(error))
 
 
 def _no_answer(why: str) -> dict[str, Any]:
@@ -375,17 +386,8 @@ def _refuse(name: str) -> Any:
 
 
 def _show(answer: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(answer))
-        return
-    rows = answer.get("settings")
-    if rows is not None:
-        for row in rows:
-            mark = "  CONFLICT" if row["conflict"] else ""
-            print(f"{row['key']} = {json.dumps(row['value'])}  (from {row['winner']}){mark}")
-        return
-    for name, value in answer.items():
-        print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    for line in [json.dumps(answer)] if as_json else lines_of(answer):
+        print(line)
 
 
 def _complain(message: str, code: int = REFUSED) -> int:

@@ -19,6 +19,7 @@ from agent.health import Verdict
 from agent.identity import Identity
 from agent.install import Event, State
 from agent.journal import Journal
+from agent.line import Trouble
 from agent.log import say
 from agent.packs import NoPack, Packs
 from agent.rebooting import reboot
@@ -82,6 +83,11 @@ class Acts:
         self._packs = Packs(self._fetcher, wait_s=settings.pack_wait_s)
         self._proven = b""
         """Digest of the release that last passed its trial in this start."""
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What keeps a release from coming; None while nothing does."""
+        return self._admission.trouble or self._fetcher.trouble
 
     def nudge(self) -> None:
         """The hub may be within reach again, or its wishes have changed."""

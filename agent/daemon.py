@@ -18,8 +18,9 @@ from typing import Any, Final, Protocol
 from agent.clock import Clock
 from agent.documents import Documents
 from agent.facts import AGENT_VERSION, facts, news
+from agent.faults import first_of
 from agent.holding import Holding
-from agent.identity import Identity, NotEnrolled
+from agent.identity import Identity, identity_of
 from agent.installer import InstallEngine
 from agent.local import LocalSocket
 from agent.lock import lock_state
@@ -104,7 +105,8 @@ class Daemon:
             presence=Presence(topics.presence_topic(settings.device), self._birth),
         )
         self._values = Values(self._documents, on_written=self._on_written)
-        self._holding = Holding(store, clock, on_changed=self._look_again)
+        self._work: Work  # made below; until then nothing changes
+        self._holding = Holding(store, clock, on_changed=lambda: self._work.wake())  # noqa: PLW0108
         patience = Patience(
             settings,
             store,
@@ -137,6 +139,7 @@ class Daemon:
                 "unset": self._values.unset,
                 "list": self._values.list_all,
                 "status": self._status,
+                "why": self._why,
                 "wake": self._woken,
                 "inhibitors": self._holding.inhibitors,
             },
@@ -340,8 +343,9 @@ class Daemon:
             payload(online=False, clean=True),
         )
 
-    def _look_again(self) -> None:
-        self._work.wake()
+    async def _why(self, _: Any) -> dict[str, Any]:
+        told = self._work.why(self._clock.stamp(), connected=self._transport.connected)
+        return {"device": self._settings.device, **told, "locks": self._holding.rows()}
 
     async def _woken(self, _: Any) -> dict[str, Any]:
         """Something was imported: what waits for the hub may not need it any more."""
@@ -388,12 +392,12 @@ async def serve(settings: Settings, clock: Clock, connect: Connect = MqttTranspo
     except asyncio.CancelledError:
         say(logger, "stopped")
     except BaseExceptionGroup as group:
-        raise _first(group) from group
+        raise first_of(group) from group
 
 
 async def _live(settings: Settings, clock: Clock, connect: Connect) -> None:
     with lock_state(settings.state_dir):
-        identity = _identity(settings)
+        identity = identity_of(settings)
         while True:
             try:
                 async with await open_store(settings.state_dir) as store:
@@ -401,20 +405,3 @@ async def _live(settings: Settings, clock: Clock, connect: Connect) -> None:
             except StoreFull as error:
                 say(logger, "store_full", level=logging.ERROR, error=error, retry_s=RETRY_S)
                 await asyncio.sleep(RETRY_S)
-
-
-def _identity(settings: Settings) -> Identity | None:
-    """Return who this device is, None where nobody asks."""
-    if settings.broker_tls:
-        return Identity(settings.identity_dir)
-    if settings.hub_url.startswith("https:") and settings.identity_dir.is_dir():
-        with contextlib.suppress(NotEnrolled):  # a hub behind a proxy that anybody can reach
-            return Identity(settings.identity_dir)
-    return None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found

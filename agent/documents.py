@@ -143,6 +143,11 @@ class Documents:
             return mine.boottime_ms > theirs.boottime_ms
         return mine.wall_ms > theirs.wall_ms
 
+    def acks(self, deployment: str) -> list[Ack]:
+        """Return what is acknowledged for a deployment, in no order."""
+        prefix = f"{names.ACK}{deployment}/"
+        return list(records.select(Ack, prefix, self._author.values()).values())
+
     def _ended(self, deployment: str) -> Ack | None:
         key = names.ack_key(deployment, code_of(Stage.ACKNOWLEDGED))
         return records.select(Ack, key, self._author.values()).get("")

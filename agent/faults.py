@@ -43,3 +43,11 @@ def failure_of(error: OSError) -> InstallerError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     reason = Reason.NO_SPACE if full else Reason.INTERNAL
     return InstallerError(reason, f"{error.strerror}: {error.filename}"[:200])
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first exception in a group that is no group itself."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

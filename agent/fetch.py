@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
 
-from agent.line import FetchFailed, FetchLimits, Line
+from agent.line import FetchFailed, FetchLimits, Line, Trouble
 from agent.threads import in_thread
 from agent.transfer import Transfer
 from sync.stages import Reason
@@ -48,6 +49,8 @@ class Fetcher:
         self._nudge = asyncio.Event()
         self._line: Line | None = None
         self._go_on: Callable[[], None] = lambda: None
+        self.trouble: Trouble | None = None
+        """What keeps the file from coming that is being fetched; None while nothing does."""
         self._random = random if random is not None else Random()  # noqa: S311 - jitter only
 
     def path(self, sha256: str) -> Path:
@@ -93,6 +96,7 @@ class Fetcher:
             FetchFailed: The budget of attempts is used up, or trying again cannot help.
         """
         attempt = wrong_count = 0
+        self.trouble = None
         self._go_on = go_on
         while True:
             go_on()
@@ -106,9 +110,11 @@ class Fetcher:
                 await asyncio.wait({working})
                 if not working.cancelled():
                     working.result()
+                    self.trouble = None
                     return self.path(sha256)
             except FetchFailed as failed:
                 go_on()
+                self.trouble = Trouble(failed.reason.value, failed.detail, 0.0)
                 attempt += 1
                 wrong_count += failed.reason is not Reason.UNREACHABLE
                 if failed.final or wrong_count >= self._limits.attempts_max:
@@ -119,8 +125,12 @@ class Fetcher:
                 self._line = None
             go_on()
             ceiling_s = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
+            wait_s = self._random.uniform(0, ceiling_s)
+            if self.trouble is not None:
+                again_mono = asyncio.get_running_loop().time() + wait_s
+                self.trouble = replace(self.trouble, again_mono=again_mono)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._random.uniform(0, ceiling_s)):
+                async with asyncio.timeout(wait_s):
                     await self._nudge.wait()
 
     def clean_up(self, keep: set[str]) -> None:

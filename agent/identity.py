@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
 
+from agent.settings import Settings
 from sync.transport.tls import client_context
 
 FOLDER: Final = "identity"
@@ -157,3 +158,17 @@ def _validity(file: Path) -> Validity:
     if found is None:
         raise ValueError(f"{file.name} does not say when it counts")
     return Validity(int(found[1]), int(found[2]))
+
+
+def identity_of(settings: Settings) -> Identity | None:
+    """Return who this device is, None where nobody asks.
+
+    Raises:
+        NotEnrolled: `broker_tls` is set, and there is no identity.
+    """
+    if settings.broker_tls:
+        return Identity(settings.identity_dir)
+    if settings.hub_url.startswith("https:") and settings.identity_dir.is_dir():
+        with contextlib.suppress(NotEnrolled):  # a hub behind a proxy that anybody can reach
+            return Identity(settings.identity_dir)
+    return None

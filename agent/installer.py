@@ -23,6 +23,7 @@ from agent.fetch import FetchFailed
 from agent.identity import Identity
 from agent.install import DONE, GIVEN_UP, UNTOUCHED, Event, State, after, exhausted, loops, settled
 from agent.journal import Journal, is_another_boot, moved
+from agent.line import Trouble
 from agent.log import say
 from agent.patience import Patience, PutAside
 from agent.plan import Runs
@@ -116,6 +117,11 @@ class InstallEngine:
         self._acts.nudge()
         self.admission.nudge()
 
+    @property
+    def trouble(self) -> Trouble | None:
+        """What keeps a release from coming; None while nothing does."""
+        return self._acts.trouble
+
     def unfinished(self) -> list[Journal]:
         """Return installs that are under way, or that a crash or stop interrupted."""
         return [journal for journal in self._journals.values() if journal.at not in DONE]
@@ -123,6 +129,10 @@ class InstallEngine:
     def journal(self, component: str) -> Journal | None:
         """Return the last install of a component."""
         return self._journals.get(component)
+
+    def running_versions(self) -> dict[str, str]:
+        """Return the version of each component, as was last reported."""
+        return self._report.versions()
 
     async def observe(self) -> None:
         """Check what runs and report it: proven by this start, whatever was reported before.

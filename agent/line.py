@@ -25,6 +25,17 @@ class FetchFailed(Exception):
         self.final = final
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why something does not come from the hub just now, and when it is tried again."""
+
+    reason: str
+    """Code of `sync.stages.Reason`."""
+    detail: str
+    again_mono: float
+    """By the event loop's clock."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
     """Bounds of a download."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from agent.desired import Wish, standing, wishes
 from agent.documents import Documents
@@ -16,7 +16,9 @@ from agent.installer import InstallEngine
 from agent.plan import Act, Step, astray, end_of, end_of_again, end_of_gone, gone, plan
 from agent.settings import Settings
 from agent.store import StoreError
+from agent.why import Situation, tell
 from sync.stages import Stage, is_final
+from sync.stamps import Stamp
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,26 @@ class Work:
                     await self._wake.wait()
             self._wake.clear()
             await self._persistently(self._pass)
+
+    def why(self, now: Stamp, *, connected: bool) -> dict[str, Any]:
+        """Return what is being done and waited for, in words and figures."""
+        engine, documents = self._engine, self._documents
+        situation = Situation(
+            now=now,
+            mono_s=asyncio.get_running_loop().time(),
+            connected=connected,
+            has_met_hub=documents.has_met_hub,
+            settled=documents.settled,
+            wishes=self._wishes(),
+            stages=documents.stages,
+            acks=documents.acks,
+            journals=engine.unfinished(),
+            looked=engine.patience.looked,
+            waited_s=engine.patience.counted_s,
+            trouble=engine.trouble,
+            running=engine.running_versions(),
+        )
+        return tell(situation)
 
     async def acknowledge(self) -> None:
         """Acknowledge what is new, and what ends without being begun, whatever is under way.

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.clock import Clock
+from agent.line import Trouble
 from agent.log import say
 from agent.settings import Settings
 from agent.store import Store
@@ -78,6 +79,8 @@ class Admission:
         self._nudge = asyncio.Event()
         self._random = random if random is not None else Random()  # noqa: S311 - jitter only
         self._last: Answer | None = None
+        self.trouble: Trouble | None = None
+        """What keeps it from being proven that a release is signed; None while nothing does."""
 
     @property
     def pinned(self) -> Path | None:
@@ -144,6 +147,7 @@ class Admission:
             say(logger, "unsigned_release", level=logging.WARNING, release=name)
             return
         attempt = refused_count = 0
+        self.trouble = None
         while True:
             go_on()
             self._nudge.clear()
@@ -152,6 +156,7 @@ class Admission:
             answer = await self._ask(question, go_on)
             await self._keep(floor, answer)
             if answer.verdict == GRANTED:
+                self.trouble = None
                 return
             attempt += 1
             if answer.verdict != UNREACHABLE:
@@ -166,8 +171,12 @@ class Admission:
             if refused_count >= REFUSALS_MAX:
                 raise InstallerError(Reason(answer.reason), answer.detail)
             ceiling_s = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
+            wait_s = self._random.uniform(0, ceiling_s)
+            again_mono = asyncio.get_running_loop().time() + wait_s
+            reason = answer.reason or Reason.UNREACHABLE.value
+            self.trouble = Trouble(reason, answer.detail, again_mono)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._random.uniform(0, ceiling_s)):
+                async with asyncio.timeout(wait_s):
                     await self._nudge.wait()
 
     def _question(

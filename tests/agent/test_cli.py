@@ -14,6 +14,7 @@ import pytest
 
 from agent.__main__ import COMMANDS, EXIT_CODES, NOT_RUNNING, REFUSED, SETTINGS, STATE, USAGE, main
 from agent.facts import AGENT_VERSION
+from agent.inhibitors import RETURN_S
 from agent.lock import lock_state
 from agent.store import APPLICATION_ID, FILE
 from hub.demo.ground import free_port
@@ -301,3 +302,120 @@ def test_it_says_which_version_it_is(capsys: pytest.CaptureFixture[str]) -> None
 
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"{AGENT_VERSION}\n"
+
+
+def held(folder: Path) -> list[Any]:
+    return list(asked(folder, "inhibitors")["locks"])
+
+
+def until_held(folder: Path, *owners: str) -> None:
+    """Wait until just these hold a lock."""
+    while sorted(lock["owner"] for lock in held(folder)) != sorted(owners):
+        pass
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "agent", *words],
+        env=environment(folder),
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_a_lock_is_held_while_a_command_runs_whose_exit_code_is_passed_on(agent: Path) -> None:
+    listing = (sys.executable, "-m", "agent", "inhibitors", "--json")
+    done = run(agent, "inhibit", "--owner", "backup", "--reason", "it runs", "--", *listing)
+    assert done.returncode == 0, done.stderr
+    (lock,) = json.loads(done.stdout)["locks"]
+    assert (lock["owner"], lock["reason"], lock["lease"]) == ("backup", "it runs", False)
+    assert lock["uid"] == os.getuid()
+    assert held(agent) == []
+    failed = run(agent, "inhibit", "--reason", "it runs", "--", "sh", "-c", "exit 7")
+    assert failed.returncode == 7
+
+
+def test_a_holder_that_is_killed_holds_nothing_any_more(agent: Path) -> None:
+    holder = start(agent, "inhibit", "--reason", "it runs", "--", "sleep", "30")
+    try:
+        until_held(agent, "sleep")
+    finally:
+        holder.kill()
+        holder.wait()
+    until_held(agent)
+
+
+def test_a_holder_passes_sigterm_on_and_ends_as_its_command_does(agent: Path) -> None:
+    holder = start(agent, "inhibit", "--reason", "it runs", "--", "sleep", "30")
+    until_held(agent, "sleep")
+    holder.terminate()
+    assert holder.wait(READY_MAX_S) == 128 + signal.SIGTERM
+    assert held(agent) == []
+
+
+def test_a_lease_is_held_until_it_is_released(agent: Path) -> None:
+    lease = asked(agent, "inhibit", "--owner", "valve", "--reason", "it is open", "--for-s", "600")
+    assert lease["lease"]
+    assert "valve (it is open), ends in" in run(agent, "inhibitors").stdout
+    asked(agent, "release", lease["lock"])
+    assert held(agent) == []
+    again = run(agent, "release", lease["lock"])
+    assert again.returncode == REFUSED
+    assert "has ended, or was released" in again.stderr
+
+
+def test_a_lock_that_is_refused_starts_no_command(agent: Path) -> None:
+    words = ("--reason", "x" * 200, "--", "touch", str(agent / "touched"))
+    done = run(agent, "inhibit", *words)
+    assert done.returncode == REFUSED
+    assert '"reason" must be' in done.stderr
+    assert not (agent / "touched").exists()
+
+
+def test_a_command_runs_without_a_lock_where_no_agent_does(tmp_path: Path) -> None:
+    done = run(tmp_path, "inhibit", "--reason", "it runs", "--", "sh", "-c", "echo done")
+    assert done.stdout == "done\n"
+    assert done.returncode == 0
+    assert "the lock is not held now: no agent answers" in done.stderr
+
+
+def test_a_command_that_cannot_be_started_is_said(agent: Path) -> None:
+    done = run(agent, "inhibit", "--reason", "it runs", "--", "/nowhere/tool")
+    assert done.returncode == 126
+    assert "/nowhere/tool cannot be started" in done.stderr
+    assert held(agent) == []
+
+
+def test_a_lock_is_taken_anew_from_an_agent_that_was_restarted(tmp_path: Path) -> None:
+    first = start(tmp_path, "run")
+    path = tmp_path / "state" / "agent.sock"
+    second = holder = None
+    try:
+        while run(tmp_path, "inhibitors").returncode == NOT_RUNNING:
+            assert first.poll() is None
+        holder = start(tmp_path, "inhibit", "--reason", "it runs", "--", "sleep", "30")
+        until_held(tmp_path, "sleep")
+        first.kill()
+        first.wait()
+        assert path.exists()
+        second = start(tmp_path, "run")
+        while run(tmp_path, "inhibitors").returncode == NOT_RUNNING:
+            assert second.poll() is None
+        (lock,) = held(tmp_path)
+        assert lock["owner"] == "sleep"
+        while (now := held(tmp_path)) and now[0]["ends_in_s"] <= RETURN_S:
+            pass
+        assert now[0]["lock"] == lock["lock"]  # it came back for it in time
+    finally:
+        for each in (holder, first, second):
+            if each is not None:
+                each.kill()
+                each.wait()
+
+
+def test_a_device_with_nothing_to_do_says_so(agent: Path) -> None:
+    told = asked(agent, "why")
+    assert told["deployments"] == []
+    assert "There is nothing to do; this device runs no release." in told["sentences"]
+    assert any("not connected" in sentence for sentence in told["sentences"])
+    assert run(agent, "why").stdout.splitlines() == told["sentences"]

@@ -13,7 +13,7 @@ from agent.store import open_store
 from firmware_hooks.contract import Order, RetryLater
 from firmware_hooks.directory import DirectoryInstaller
 from sync.stages import Stage
-from tests.agent.agents import ALL_STAGES, Device, lamp
+from tests.agent.agents import ALL_STAGES, NOWHERE, Device, lamp
 from tests.fakes.blobs import Blobs
 from tests.fakes.small_hub import SmallHub
 
@@ -301,3 +301,65 @@ async def test_a_wait_that_has_ended_leaves_nothing_behind(
 async def _kept(state_dir: Path) -> dict[str, dict[str, bytes]]:
     async with await open_store(state_dir) as store:
         return {kind: await store.kept(kind) for kind in ("deferral", "lock")}
+
+
+async def why(device: Device, deployment: str = "dfirst") -> dict[str, Any]:
+    told = await device.ask(op="why")
+    (row,) = [row for row in told["deployments"] if row["deployment"] == deployment]
+    assert row["sentence"] in told["sentences"]
+    return dict(row)
+
+
+async def test_a_device_says_why_it_waits_until_when_and_what_would_end_it(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    async with device.up(defer_overdue="go"), app(device) as backup:
+        await backup.inhibit(ttl_s=7200)
+        hub.deploy("dfirst", publish(blobs))
+        await deferred(hub)
+        told = await why(device)
+        assert (told["doing"], told["before"], told["reason"]) == ("waiting", "stage", "inhibited")
+        assert told["reasons"][0]["ends"] == "backup releases its lock"
+        assert told["until"] is not None
+        assert told["since_s"] >= 0
+        assert "backup holds a lock: a backup runs" in told["sentence"]
+        assert "It goes on when backup releases its lock, at Fri 2027-01-15" in told["sentence"]
+        assert "goes on all the same after 7 d more" in told["sentence"]
+
+
+async def test_a_device_says_that_it_waits_for_the_network(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    device.hub_url = NOWHERE
+    async with device.up():
+        hub.deploy("dfirst", publish(blobs))
+        await hub.reached("dfirst", Stage.DELIVERED)
+        while not (told := await why(device)).get("reason"):
+            pass
+        assert (told["doing"], told["reason"]) == ("fetching", "unreachable")
+        assert "cannot be fetched now: the hub could not be reached" in told["sentence"]
+        assert told["again_s"] >= 0
+
+
+async def test_a_device_says_what_a_deployment_is_queued_behind(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    device.hub_url = NOWHERE
+    async with device.up():
+        hub.deploy("dfirst", publish(blobs))
+        await hub.reached("dfirst", Stage.DELIVERED)
+        hub.deploy("dpump", publish(blobs, "3.0.0", component="pump"))
+        await hub.reached("dpump", Stage.DELIVERED)
+        told = await why(device, "dpump")
+    assert told["doing"] == "queued"
+    assert told["sentence"] == "dpump (pump 3.0.0) waits until dfirst (lamp) is done."
+
+
+async def test_a_device_that_has_done_everything_says_what_it_runs(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    async with device.up():
+        await hub.deployed("dfirst", publish(blobs))
+        told = await device.ask(op="why")
+    assert told["deployments"] == []
+    assert told["sentences"][0] == "There is nothing to do; this device runs lamp 1.0.0."
