@@ -4,12 +4,31 @@ Owns that judgement, for what people say in times of day: maintenance windows. P
 something has lasted is never worked out from this, but from CLOCK_BOOTTIME.
 """
 
+from datetime import UTC, tzinfo
 from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sync.stamps import ClockSync, Stamp
 
 APART_MS: Final = 15 * 60_000
 """How far the device's clock may be from the hub's time and still be taken for right."""
+
+
+def zone_named(name: str) -> tzinfo:
+    """Return the time zone of this name. `UTC` needs no data of the system; the rest does.
+
+    Raises:
+        ValueError: This device knows none of this name.
+    """
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, ZoneInfoNotFoundError):
+        raise ValueError(
+            "is no time zone that this device knows: write one such as Europe/Berlin, and install "
+            "tzdata if it is missing"
+        ) from None
 
 
 def believed_utc_s(now: Stamp, *, floor_s: int, hub_ms: int | None) -> int | None:

@@ -101,6 +101,8 @@ class InstallEngine:
         self._acts = Acts(
             settings, documents, clock, self._releases, self._report, self.admission, identity
         )
+        self._staged: tuple[Journal, Event] | None = None
+        """What was staged last, so that an install which waits for its switch is staged once."""
         self.activity = "idle"
         """What is being done, for the status."""
 
@@ -267,10 +269,14 @@ class InstallEngine:
 
     async def _stage(self, journal: Journal) -> tuple[Journal, Event]:
         """Stage, and wait until the switch may be thrown: in the next state it may be already."""
-        await self.patience.leave(journal.deployment, Phase.STAGE)
-        done, event = await self._acts.stage(journal)
+        staged, self._staged = self._staged, None
+        if staged is None or staged[0].deployment != journal.deployment:
+            await self.patience.leave(journal.deployment, Phase.STAGE)
+            staged = await self._acts.stage(journal)
+        self._staged = staged
         await self.patience.leave(journal.deployment, Phase.ACTIVATE)
-        return done, event
+        done, event = staged
+        return msgspec.structs.replace(done, attempts=journal.attempts), event
 
     async def _put_aside(self, journal: Journal) -> None:
         """Leave an install for now. What it waits for is no failed try of its own."""

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 
 from agent import waited as counts
 from agent.clock import Clock
-from agent.daytime import believed_utc_s
+from agent.daytime import believed_utc_s, zone_named
 from agent.deferral import (
     Busy,
     Decision,
@@ -296,7 +295,7 @@ def policy_of(settings: Settings) -> Policy:
     windows = parse_windows(settings.maintenance_windows)
     return Policy(
         windows=(windows,) if windows else (),
-        zone=ZoneInfo(settings.time_zone),
+        zone=zone_named(settings.time_zone),
         window_from=Phase(settings.maintenance_from),
         window_left_s=settings.maintenance_left_s,
         battery_min_ratio=settings.battery_min_ratio,

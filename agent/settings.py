@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     BaseModel,
@@ -25,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from agent.daytime import zone_named
 from sync.calendar import parse_windows
 from sync.documents import RESERVED_DEVICE_IDS, SETTING_KEY_PATTERN, check_id
 from sync.manifest import COMPONENT_PATTERN
@@ -311,13 +311,7 @@ class Settings(BaseModel):
     @field_validator("time_zone")
     @classmethod
     def _zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (OSError, ValueError, ZoneInfoNotFoundError):
-            raise ValueError(
-                "is no time zone that this device knows; write one such as Europe/Berlin, and "
-                "install tzdata if it is missing"
-            ) from None
+        zone_named(value)
         return value
 
     @field_validator("device_class")

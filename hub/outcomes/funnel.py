@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hub.outcomes.observations import DeviceCourse, reached
-from sync.stages import LADDER, Stage, end_of, order
+from hub.outcomes.observations import DeviceCourse, end_and_reason, reached
+from sync.stages import LADDER, Stage, order
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,9 @@ def funnel(courses: Iterable[DeviceCourse]) -> Funnel:
                 counts[stage] += stage in course.hub_stages
             elif rung is not None and order(stage) <= order(rung):
                 counts[stage] += 1
-        end = end_of(course.device_stages)
-        if end is not None:
-            reason = course.device_stages[end].reason
-            exits.setdefault((end, reason), []).append(course.device)
+        ended = end_and_reason(course)
+        if ended is not None:
+            exits.setdefault(ended, []).append(course.device)
     return Funnel(
         targeted_count=len(targeted),
         reached_count={stage: counts[stage] for stage in LADDER},

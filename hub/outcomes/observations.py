@@ -150,6 +150,16 @@ def reached(course: DeviceCourse) -> Stage | None:
     return furthest(stages)
 
 
+def end_and_reason(course: DeviceCourse) -> tuple[Stage, str] | None:
+    """Return the end that the device itself reported, and why; a wait is one while it lasts."""
+    end = end_of(course.device_stages)
+    if end not in (None, Stage.DEFERRED):
+        return end, course.device_stages[end].reason
+    if course.waiting is not None and Stage.ACKNOWLEDGED not in course.device_stages:
+        return Stage.DEFERRED, course.waiting.reason
+    return None
+
+
 def withdrawal(course: DeviceCourse, now_ms: int) -> tuple[Stage, int] | None:
     """Return how and when the hub ended a deployment that was not applied yet, None if it did not.
 

@@ -228,7 +228,7 @@ class _Case:
     def unconfirmed(self) -> str:
         """A withdrawal that the hub decided, of what the device holds already."""
         holds = self.stage is not None and order(self.stage) >= order(Stage.DELIVERED)
-        if not holds or end_of(self.course.device_stages) is not None:
+        if not holds or end_of(self.course.device_stages) not in (None, Stage.DEFERRED):
             return ""
         return ", but holds the old one and has not confirmed that it stopped"
 

@@ -1,6 +1,8 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
-from agent.daytime import APART_MS, believed_utc_s
+from agent.daytime import APART_MS, believed_utc_s, zone_named
 from sync.stamps import ClockSync, Stamp
 
 NOON_MS = 1_780_000_000_000
@@ -37,3 +39,14 @@ def test_a_clock_near_the_hubs_is_finer_than_what_the_hub_said() -> None:
     assert believed_utc_s(set_clock, floor_s=0, hub_ms=NOON_MS - 5_000) == NOON_MS // 1000
     apart_ms = NOON_MS - APART_MS - 1
     assert believed_utc_s(set_clock, floor_s=0, hub_ms=apart_ms) == apart_ms // 1000
+
+
+def test_a_zone_that_is_none_says_what_to_do() -> None:
+    assert zone_named("Europe/Berlin").utcoffset(datetime(2026, 6, 1)) == timedelta(hours=2)  # noqa: DTZ001 - local
+    for name in ("Mars/Olympus", "../etc/passwd", ""):
+        with pytest.raises(ValueError, match="install tzdata"):
+            zone_named(name)
+
+
+def test_utc_needs_no_data_of_the_system() -> None:
+    assert zone_named("UTC") is UTC

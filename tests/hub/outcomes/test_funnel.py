@@ -1,6 +1,6 @@
 from hub.outcomes.funnel import Exit, funnel
 from sync.stages import LADDER, Stage
-from tests.hub.outcomes.courses import at, course, covering, finished, rolled_back, said
+from tests.hub.outcomes.courses import at, course, covering, finished, rolled_back, said, waiting
 
 
 def test_the_funnel_counts_devices_that_came_at_least_so_far() -> None:
@@ -77,3 +77,9 @@ def test_a_funnel_of_nobody_has_every_stage() -> None:
     assert found.targeted_count == 0
     assert set(found.reached_count) == set(LADDER)
     assert found.exits == ()
+
+
+def test_a_wait_is_an_exit_while_it_lasts_and_for_the_reason_that_it_has_now() -> None:
+    stages = {Stage.DELIVERED: said(3), Stage.DEFERRED: said(4, "outside_window")}
+    found = funnel([course("a", stages, waiting=waiting()), course("b", stages)])
+    assert found.exits == (Exit(Stage.DEFERRED, "inhibited", ("a",)),)
