@@ -28,11 +28,15 @@ class BootError(InstallerError):
 class Boot(Protocol):
     """One bootloader that has two slots to choose from."""
 
-    slots: tuple[str, str]
-    """Their names, as the bootloader knows them."""
+    @property
+    def slots(self) -> tuple[str, str]:
+        """Their names, as the bootloader knows them."""
+        ...
 
-    reboot: tuple[str, ...]
-    """What the reboot must be given that leads into a slot to be tried; empty for a plain one."""
+    @property
+    def reboot(self) -> tuple[str, ...]:
+        """What the reboot must be given that leads into a slot on trial; () for a plain one."""
+        ...
 
     def current(self) -> str:
         """Return the slot that the running system was booted from.

@@ -18,6 +18,7 @@ from firmware_hooks.program import ProgramInstaller
 from firmware_hooks.sm_plugin import SmPluginInstaller
 from tests.fakes.firmware import BOARDS
 from tests.firmware_hooks import debs, plugins, slots
+from tests.firmware_hooks import rauc_device as rauc
 from tests.firmware_hooks.mender import MODULE, device, mender_order
 from tests.firmware_hooks.podman import Podman, podman
 from tests.firmware_hooks.releases import order_of
@@ -236,6 +237,42 @@ class TestAbSlotsOfCustom(TestAbSlots):
     board = "custom"
     packed_by = "raw"
     kill_stride = 3
+
+
+class TestRauc(InstallerConformance):
+    """With RAUC's own service."""
+
+    @pytest.fixture(autouse=True)
+    def _devices(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        rauc.require_rauc()
+        self.authority = rauc.make_authority(tmp_path_factory.getbasetemp() / "authority")
+        self.device: rauc.RaucDevice | None = None
+        yield
+        self.end_device()
+
+    def end_device(self) -> None:
+        if self.device is not None:
+            self.device.stop()
+
+    def make_installer(self, folder: Path) -> Installer:
+        assert self.device is not None
+        return self.device.installer()
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        return rauc.order(folder, rauc.make_bundle(self.authority, version), version)
+
+    def prepare_device(self, folder: Path) -> None:
+        self.end_device()
+        self.device = rauc.RaucDevice(folder, self.authority)
+
+    def reboot(self, folder: Path, given: tuple[str, ...]) -> None:
+        assert self.device is not None
+        self.device.boot()
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        assert self.device is not None
+        expected = slots.FACTORY if version is None else slots.image(version)
+        assert self.device.runs()[: len(expected)] == expected
 
 
 def test_every_installer_that_can_be_chosen_is_held_to_the_contract() -> None:
