@@ -19,6 +19,7 @@ from firmware_hooks.sm_plugin import SmPluginInstaller
 from tests.fakes.firmware import BOARDS
 from tests.firmware_hooks import debs, plugins, slots
 from tests.firmware_hooks import rauc_device as rauc
+from tests.firmware_hooks import swupdate_device as swupdate
 from tests.firmware_hooks.mender import MODULE, device, mender_order
 from tests.firmware_hooks.podman import Podman, podman
 from tests.firmware_hooks.releases import order_of
@@ -273,6 +274,35 @@ class TestRauc(InstallerConformance):
         assert self.device is not None
         expected = slots.FACTORY if version is None else slots.image(version)
         assert self.device.runs()[: len(expected)] == expected
+
+
+class TestSwupdate(InstallerConformance):
+    """With SWUpdate itself, which takes a second for each update."""
+
+    kill_stride = 6
+
+    @pytest.fixture(autouse=True)
+    def _authority(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        swupdate.require_swupdate()
+        self.authority = swupdate.make_authority(tmp_path_factory.getbasetemp() / "updates")
+
+    def make_installer(self, folder: Path) -> Installer:
+        return swupdate.installer(folder, self.authority)
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        return swupdate.order(
+            folder, swupdate.make_update(self.authority, self.home, version), version
+        )
+
+    def prepare_device(self, folder: Path) -> None:
+        slots.make_device(folder, swupdate.BOARD)
+
+    def reboot(self, folder: Path, given: tuple[str, ...]) -> None:
+        BOARDS[swupdate.BOARD](folder).boot(*given)
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        expected = slots.FACTORY if version is None else slots.image(version)
+        assert slots.booted(folder, swupdate.BOARD)[: len(expected)] == expected
 
 
 def test_every_installer_that_can_be_chosen_is_held_to_the_contract() -> None:
