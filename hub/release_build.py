@@ -107,21 +107,7 @@ def read_description(
         BadRelease: It cannot be read, is no TOML, or a key is missing, unknown or out of bounds;
             says which.
     """
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise BadRelease(
-            f"{file} cannot be read ({error.strerror}): a release needs a description; "
-            f"name it with --manifest, or put {DESCRIPTION} into the tree"
-        ) from None
-    if len(text) > DESCRIPTION_BYTES_MAX:
-        raise BadRelease(f"{file} has {len(text)} bytes, at most {DESCRIPTION_BYTES_MAX}")
-    try:
-        fields = tomllib.loads(text.decode())
-    except UnicodeDecodeError:
-        raise BadRelease(f"{file} is not UTF-8, so it is no TOML") from None
-    except tomllib.TOMLDecodeError as error:
-        raise BadRelease(f"{file} is not TOML: {error}") from None
+    fields = read_fields(file)
     if version is not None:
         fields["version"] = version
     if unmeasured is not None:
@@ -133,6 +119,29 @@ def read_description(
     except BadManifest as error:
         raise BadRelease(f"{file}: {error}") from None
     return fields
+
+
+def read_fields(file: Path) -> dict[str, Any]:
+    """Return what a description says, unchecked.
+
+    Raises:
+        BadRelease: It cannot be read, or is no TOML; says why.
+    """
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise BadRelease(
+            f"{file} cannot be read ({error.strerror}): a release needs a description; "
+            f"name it with --manifest, or put {DESCRIPTION} into the tree"
+        ) from None
+    if len(text) > DESCRIPTION_BYTES_MAX:
+        raise BadRelease(f"{file} has {len(text)} bytes, at most {DESCRIPTION_BYTES_MAX}")
+    try:
+        return tomllib.loads(text.decode())
+    except UnicodeDecodeError:
+        raise BadRelease(f"{file} is not UTF-8, so it is no TOML") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadRelease(f"{file} is not TOML: {error}") from None
 
 
 def scan(trees: Sequence[Path], *, left_out: Path | None = None) -> dict[str, Entry]:

@@ -1,10 +1,8 @@
-"""`fieldfare release`: build a release of a folder, sign, publish, list, carry and withdraw it."""
+"""`fieldfare release`: build or import a release, sign, publish, list, carry and withdraw it."""
 
-import json
 import os
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,22 +19,20 @@ from hub.cli.options import (
     print_json,
     talks_to_hub,
 )
+from hub.cli.release_import import import_release
+from hub.cli.sending import TARGETS_SUFFIX, send, sign, write
 from hub.client import HubClient
 
 if TYPE_CHECKING:
     from hub.release_build import Build
-    from sync.manifest import Manifest
-
-LARGE_BYTES: Final = 4 * 1024 * 1024
-"""From this size on an upload shows how far it is."""
-
-TARGETS_SUFFIX: Final = ".targets.json"
-"""End of the name of a signed list of releases beside a release that was built."""
 
 
 @click.group()
 def release() -> None:
     """Build, sign, publish and list releases."""
+
+
+release.add_command(import_release)
 
 
 @release.command()
@@ -95,13 +91,14 @@ def build(  # noqa: PLR0913 - one argument for each option
     try:
         file = description or trees[-1] / DESCRIPTION
         with build_release(trees, file, version=version, unmeasured=unmeasured) as built:
-            targets = _sign(built.manifest, keys, is_signed=not unsigned)
+            targets = sign(built.manifest, keys, is_signed=not unsigned)
+            artifacts = {built.manifest.artifacts[0].name: built.artifact}
             places: dict[str, Path] = {}
             if output is not None:
-                places = _write(built, output, targets)
+                places = write(built.manifest, artifacts, output, targets)
             else:
                 with failures():
-                    _send(built.manifest, built.artifact, targets, client, is_quiet=as_json)
+                    send(built.manifest, artifacts, targets, client, is_quiet=as_json)
             _report(built, places, client, is_json=as_json)
     except BadRelease as error:
         raise CommandFailed(str(error), Exit.BAD_RELEASE) from None
@@ -113,7 +110,7 @@ def build(  # noqa: PLR0913 - one argument for each option
 @as_json
 @talks_to_hub
 def publish(folder: Path, client: HubClient, *, as_json: bool) -> None:
-    """Publish what `release build --output FOLDER` has left there. Needs no keys.
+    """Publish what `--output FOLDER` of `build` or `import` has left there. Needs no keys.
 
     Uploads what the hub lacks; after a broken link type it again.
     """
@@ -130,8 +127,10 @@ def publish(folder: Path, client: HubClient, *, as_json: bool) -> None:
         stem = file.name.removesuffix(".json")
         signed = file.with_name(stem + TARGETS_SUFFIX)
         targets = signed.read_bytes() if signed.is_file() else None
-        artifact = file.with_name(f"{stem}.{manifest.artifacts[0].name}")
-        _send(manifest, artifact, targets, client, is_quiet=as_json)
+        artifacts = {
+            each.name: file.with_name(f"{stem}.{each.name}") for each in manifest.artifacts
+        }
+        send(manifest, artifacts, targets, client, is_quiet=as_json)
         published.append(f"{manifest.component}@{manifest.version}")
     if not published:
         raise CommandFailed(f"there is no release in {folder}", Exit.BAD_RELEASE)
@@ -220,73 +219,6 @@ def list_releases(client: HubClient, *, as_json: bool) -> None:
     for each in found:
         if reason := each.manifest.get("unmeasured"):
             click.echo(f"{each.release} is not measured: {reason}")
-
-
-def _sign(manifest: "Manifest", keys: Path, *, is_signed: bool) -> bytes | None:
-    """Return the signed list with this release on it; None if it is not to be signed."""
-    from hub.trust import signing as office  # noqa: PLC0415 - costs 100 ms
-
-    with signing():
-        if not is_signed:
-            office.require_measured(manifest)
-            return None
-        return office.list_release(key_folder(keys), manifest, passphrase(), now_s=now_s())
-
-
-def _send(
-    manifest: "Manifest",
-    artifact: Path,
-    targets: bytes | None,
-    client: HubClient,
-    *,
-    is_quiet: bool,
-) -> None:
-    described = manifest.artifacts[0]
-    if not client.has_blob(described.sha256):
-        if is_quiet or described.length_bytes < LARGE_BYTES:
-            client.put_blob(artifact, described.sha256)
-        else:
-            with click.progressbar(length=described.length_bytes, label="Uploading") as bar:
-                client.put_blob(artifact, described.sha256, bar.update)
-    if targets is not None and _version(targets) > _served(client):
-        client.hand_in([], targets)
-    client.publish(manifest)
-
-
-def _version(targets: bytes) -> int:
-    version: int = json.loads(targets)["signed"]["version"]
-    return version
-
-
-def _served(client: HubClient) -> int:
-    version: int = client.trust()["roles"].get("targets", {}).get("version", 0)
-    return version
-
-
-def _write(built: "Build", folder: Path, targets: bytes | None) -> dict[str, Path]:
-    stem = f"{built.manifest.component}-{built.manifest.version}"
-    places = {
-        "artifact": folder / f"{stem}.{built.manifest.artifacts[0].name}",
-        "manifest": folder / f"{stem}.json",
-    }
-    if targets is not None:
-        places["targets"] = folder / f"{stem}{TARGETS_SUFFIX}"
-    parts = {name: place.with_name(f".{place.name}.part") for name, place in places.items()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(built.artifact, parts["artifact"])
-            parts["manifest"].write_bytes(built.manifest.canonical())
-            if targets is not None:
-                parts["targets"].write_bytes(targets)
-            for name, part in parts.items():
-                part.replace(places[name])
-        finally:
-            for part in parts.values():
-                part.unlink(missing_ok=True)
-    except OSError as error:
-        raise CommandFailed(f"{folder} cannot be written: {error.strerror}", Exit.FILE) from None
-    return places
 
 
 def _report(built: "Build", places: dict[str, Path], client: HubClient, *, is_json: bool) -> None:
