@@ -27,6 +27,7 @@ from agent.releases import Release, Releases, calls, read_manifest
 from agent.report import Report
 from agent.requirements import check_versions, check_way
 from agent.settings import Settings
+from agent.shared import FOLDER, Shared
 from agent.threads import in_thread
 from agent.trust.admission import Admission
 from agent.trust.shelf import IMPORTED
@@ -80,6 +81,7 @@ class Acts:
             imported=settings.state_dir / IMPORTED,
             tls=identity.context if identity is not None else None,
         )
+        self._shared = Shared(settings.state_dir / FOLDER, settings.share_keep_bytes)
         self._packs = Packs(self._fetcher, wait_s=settings.pack_wait_s)
         self._proven = b""
         """Digest of the release that last passed its trial in this start."""
@@ -286,6 +288,7 @@ class Acts:
             if journal.manifest:
                 self._release(journal).installer.clean_up()
             if all_too:
+                self._shared.take(self._settings.state_dir / "downloads")
                 self._fetcher.clean_up(set())
                 self._releases.clean_up()
         except (OSError, InstallerError) as error:

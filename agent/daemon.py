@@ -178,6 +178,14 @@ class Daemon:
             tasks.create_task(self._compare(), name="compare")
             tasks.create_task(self._catch_up(), name="catch up")
             tasks.create_task(self._work.run(), name="work")
+            if self._settings.share_host and self._settings.share_keep_bytes:
+                # Imported here: most agents serve nobody.
+                from agent.shared import FOLDER, Shared  # noqa: PLC0415
+                from agent.sharing import Sharing  # noqa: PLC0415
+
+                kept = Shared(self._settings.state_dir / FOLDER, self._settings.share_keep_bytes)
+                sharing = Sharing(self._settings, kept)
+                tasks.create_task(sharing.run(), name="sharing")
             if self._renewal is not None:
                 tasks.create_task(self._renewal.run(), name="renewal")
 

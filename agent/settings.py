@@ -200,6 +200,25 @@ class Settings(BaseModel):
         description="Folders that are looked into before that, for files called like their "
         "SHA-256: where a USB stick is mounted.",
     )
+    share_host: str = Field(
+        "",
+        max_length=253,
+        description="Address on which this device serves its neighbours over plain HTTP; empty to "
+        "serve none. Name one of the local network.",
+    )
+    share_port: int = Field(8421, ge=1, le=65535, description="TCP port of that.")
+    share_keep_bytes: int = Field(
+        0,
+        ge=0,
+        description="Most bytes of files that are kept for neighbours after they were used here; 0 "
+        "keeps none.",
+    )
+    share_connections_max: int = Field(
+        8, ge=1, le=1000, description="Most neighbours that are served at once."
+    )
+    share_bytes_per_s: int = Field(
+        0, ge=0, description="Most bytes for all neighbours together in a second; 0 is no limit."
+    )
     pack_wait_s: float = Field(
         60.0,
         ge=0,
