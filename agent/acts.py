@@ -25,7 +25,7 @@ from agent.packs import NoPack, Packs
 from agent.rebooting import reboot
 from agent.releases import Release, Releases, calls, read_manifest
 from agent.report import Report
-from agent.requirements import check_versions, check_way
+from agent.requirements import check_floor, check_versions, check_way
 from agent.settings import Settings
 from agent.shared import FOLDER, Shared
 from agent.threads import in_thread
@@ -153,8 +153,11 @@ class Acts:
                 f"this device is {self._settings.device_class}",
             )
         check_versions(manifest, self._report.versions())
+        floors = [self._settings.floors.get(manifest.component, "")]
         if runs is not None:
             check_way(manifest, runs.manifest)
+            floors.append(runs.manifest.floor)
+        check_floor(manifest, *floors)
         self._releases.release(manifest, journal.digest)
 
     async def stage(self, journal: Journal) -> tuple[Journal, Event]:

@@ -28,6 +28,7 @@ WORDS: Final = {
     "groups": "at most 32 names",
     "device_class": "1 to 63 of letters, digits, `.`, `_`, `-`",
     "labels": "at most 32, together 1000 characters as JSON",
+    "floors": "at most 50, as JSON in a variable",
     "reboot_command": "1 to 20 words",
     "installers": "at most 50 tables of 50 options each, as JSON in a variable",
     "metered_interfaces": "at most 32 names",

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from firmware_hooks.contract import InstallerError
 from sync.manifest import Manifest
 from sync.stages import Reason
+from sync.versions import is_older
 
 
 def check_versions(manifest: Manifest, running: Mapping[str, str]) -> None:
@@ -30,6 +31,25 @@ def check_versions(manifest: Manifest, running: Mapping[str, str]) -> None:
         if runs is not None and _matches(runs, versions):
             raise InstallerError(
                 Reason.FORBIDDEN_VERSION, f"must not meet {component} {runs}, which runs here"
+            )
+
+
+def check_floor(manifest: Manifest, *floors: str) -> None:
+    """Check that a release is not older than what may be gone back to.
+
+    Args:
+        manifest: Of the release.
+        floors: Oldest versions, empty for none: of the device, and of the release that runs.
+
+    Raises:
+        InstallerError: It is.
+    """
+    for floor in floors:
+        if floor and is_older(manifest.version, floor):
+            raise InstallerError(
+                Reason.DOWNGRADE,
+                f"{manifest.component} {manifest.version} is older than {floor}, the oldest that "
+                "may be installed here"[:200],
             )
 
 

@@ -27,7 +27,7 @@ from pydantic import (
 from agent.daytime import zone_named
 from sync.calendar import parse_windows
 from sync.documents import RESERVED_DEVICE_IDS, SETTING_KEY_PATTERN, check_id
-from sync.manifest import COMPONENT_PATTERN
+from sync.manifest import COMPONENT_PATTERN, VERSION_PATTERN
 from sync.topics import check_group
 from sync.wording import sentence
 
@@ -47,6 +47,7 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9._-]{0,63}\Z")
 
 _LISTS: Final = frozenset(
     {
+        "floors",
         "groups",
         "installers",
         "labels",
@@ -129,6 +130,11 @@ class Settings(BaseModel):
     )
     local_allowed_uids: tuple[int, ...] = Field(
         (), max_length=64, description="Users beside root and the agent's own that may use it."
+    )
+    floors: dict[InstallerName, Annotated[str, Field(pattern=VERSION_PATTERN)]] = Field(
+        {},
+        max_length=50,
+        description="Oldest version of a component that may be installed here.",
     )
     reboot_command: tuple[str, ...] = Field(
         ("systemctl", "reboot"),
@@ -448,7 +454,7 @@ def _from_text(field: str, text: str) -> Any:
         try:
             return json.loads(text)
         except ValueError:
-            return text.split(",") if field not in {"labels", "installers"} else text
+            return text.split(",") if field not in {"labels", "installers", "floors"} else text
     return text
 
 

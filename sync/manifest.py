@@ -33,7 +33,7 @@ Parameters = Annotated[
     dict[Annotated[str, Field(max_length=63)], str | int | float | bool], Field(max_length=50)
 ]
 
-_ADDED: Final = ("requires", "forbids", "owner", "outcomes", "unmeasured", "parts")
+_ADDED: Final = ("requires", "forbids", "owner", "outcomes", "unmeasured", "parts", "floor")
 """Fields that the first manifests did not have."""
 
 
@@ -144,6 +144,9 @@ class Manifest(_Part):
         dict[Annotated[str, Field(pattern=COMPONENT_PATTERN)], Versions], Field(max_length=50)
     ] = {}
     """Versions of components that must not run here."""
+    floor: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9.+~_-]{0,62})?$")] = ""
+    """Once this release runs, none of the component that is older than this is installed; the way
+    back from a bad trial stays open. Empty for no floor."""
     owner: Annotated[str, Field(max_length=200)] = ""
     """Who answers for the release: a team or an address."""
     outcomes: Annotated[
