@@ -49,7 +49,6 @@ class Event(StrEnum):
     ACTIVATED = "activated"
     REBOOT_NEEDED = "reboot needed"
     REBOOTED = "rebooted"
-    PUT_OFF = "put off"
     PROVEN = "proven"
     COMMIT_DONE = "commit done"
     FAILED = "failed"
@@ -66,16 +65,13 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
         },
         State.STAGING: {
             Event.STAGED: State.ACTIVATING,
-            Event.PUT_OFF: State.STAGING,
             Event.FAILED: State.FAILED,
             Event.WITHDRAWN: State.WITHDRAWN,
         },
         # From here on the switch may have been thrown, so every failure leads back.
-        # Only an installer that has switched nothing puts off.
         State.ACTIVATING: {
             Event.ACTIVATED: State.TRIAL,
             Event.REBOOT_NEEDED: State.REBOOTING,
-            Event.PUT_OFF: State.STAGING,
             Event.FAILED: State.ROLLING_BACK,
         },
         State.REBOOTING: {Event.REBOOTED: State.TRIAL, Event.FAILED: State.ROLLING_BACK},

@@ -5,7 +5,7 @@ Owns the order of acts of one install (`agent.acts`) and its end. What follows w
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -27,13 +27,14 @@ from agent.line import Trouble
 from agent.log import say
 from agent.patience import Patience, PutAside
 from agent.plan import Runs
-from agent.releases import Releases
+from agent.releases import Releases, read_manifest
 from agent.report import Report
 from agent.settings import Settings
 from agent.store import Store
 from agent.threads import in_thread
 from agent.trust.admission import Admission
 from firmware_hooks.contract import InstallerError, RetryLater
+from sync.manifest import Manifest
 from sync.stages import Reason, Stage, allows
 
 logger = logging.getLogger(__name__)
@@ -233,7 +234,7 @@ class InstallEngine:
         act = {
             State.FETCHING: lambda given: self._fetch(given, go_on),
             State.STAGING: self._stage,
-            State.ACTIVATING: self._acts.activate,
+            State.ACTIVATING: self._activate,
             State.REBOOTING: self._acts.reboot,
             State.TRIAL: self._acts.prove,
             State.COMMITTING: self._acts.commit,
@@ -247,16 +248,6 @@ class InstallEngine:
         except Withdrawn as withdrawn:
             event = Event.WITHDRAWN
             done = msgspec.structs.replace(journal, reason=withdrawn.stage.value)
-        except RetryLater as later:
-            # What runs already was switched, and is not put off any more.
-            is_untouched = journal.at is State.STAGING or (
-                journal.at is State.ACTIVATING and not await self._acts.runs(journal)
-            )
-            if is_untouched:
-                self.patience.asked(journal.deployment, later.detail, later.wait_s)
-                event, done = Event.PUT_OFF, journal
-            else:
-                event, done = self._failed(journal, later)
         except (InstallerError, FetchFailed, OSError) as error:
             event, done = self._failed(
                 journal, failure_of(error) if isinstance(error, OSError) else error
@@ -269,14 +260,36 @@ class InstallEngine:
 
     async def _stage(self, journal: Journal) -> tuple[Journal, Event]:
         """Stage, and wait until the switch may be thrown: in the next state it may be already."""
+        manifest = read_manifest(journal.manifest, journal.digest)
         staged, self._staged = self._staged, None
         if staged is None or staged[0].deployment != journal.deployment:
-            await self.patience.leave(journal.deployment, Phase.STAGE)
-            staged = await self._acts.stage(journal)
+            await self.patience.leave(journal.deployment, Phase.STAGE, manifest)
+            staged = await self._unless_busy(self._acts.stage, journal, Phase.STAGE, manifest)
         self._staged = staged
-        await self.patience.leave(journal.deployment, Phase.ACTIVATE)
+        await self.patience.leave(journal.deployment, Phase.ACTIVATE, manifest)
         done, event = staged
         return msgspec.structs.replace(done, attempts=journal.attempts), event
+
+    async def _activate(self, journal: Journal) -> tuple[Journal, Event]:
+        """Activate. After a crash that is not put off: the switch may have been thrown before."""
+        if journal.deployment in self.patience.looked:  # the installer has asked for time
+            await self.patience.leave(journal.deployment, Phase.ACTIVATE)
+        return await self._unless_busy(self._acts.activate, journal, Phase.ACTIVATE)
+
+    async def _unless_busy(
+        self,
+        act: Callable[[Journal], Awaitable[tuple[Journal, Event]]],
+        journal: Journal,
+        phase: Phase,
+        manifest: Manifest | None = None,
+    ) -> tuple[Journal, Event]:
+        """Act, or put the install aside for as long as the installer asks to wait."""
+        while True:
+            try:
+                return await act(journal)
+            except RetryLater as later:
+                self.patience.asked(journal.deployment, later.detail, later.wait_s)
+                await self.patience.leave(journal.deployment, phase, manifest)
 
     async def _put_aside(self, journal: Journal) -> None:
         """Leave an install for now. What it waits for is no failed try of its own."""

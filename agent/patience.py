@@ -46,6 +46,7 @@ from firmware_hooks.contract import InstallerError
 from sync import documents as names
 from sync import records
 from sync.calendar import BadCalendar, parse_windows
+from sync.manifest import Manifest
 from sync.records import Terms, Waiting
 from sync.stages import Reason, Stage
 
@@ -75,7 +76,9 @@ class Looked:
     phase: Phase
     wait: Wait
     policy: Policy
-    again_mono: float
+    own: Policy
+    """The same without what an operator said."""
+    again_mono: float = 0.0
     """When it is looked at again, if nothing happens before."""
 
 
@@ -131,18 +134,19 @@ class Patience:
         until_ms = self._clock.stamp().boottime_ms + round(max(BUSY_MIN_S, wait_s) * 1000)
         self._busy[deployment] = Busy(detail[:120], until_ms)
 
-    async def leave(self, deployment: str, phase: Phase) -> None:
-        """Return if an act may begin now.
+    async def leave(self, deployment: str, phase: Phase, manifest: Manifest | None = None) -> None:
+        """Return if an act may begin now. `manifest` is the release's, once it is here.
 
         Raises:
             PutAside: It has to wait, and the wait is durable; `looked` says why.
             InstallerError: It has waited as long as it may.
             StoreError: The wait cannot be made durable.
         """
-        policy, found = await self._decide(deployment, phase)
+        own = self._own if manifest is None else as_released(self._own, manifest)
+        policy, found = await self._decide(deployment, phase, own)
         match found:
             case Wait():
-                await self._wait(deployment, phase, found, policy)
+                await self._wait(deployment, Looked(phase, found, policy, own))
                 raise PutAside(deployment)
             case GiveUp():
                 await self._end(deployment, "")
@@ -163,10 +167,10 @@ class Patience:
         looked = self.looked.get(deployment)
         if looked is None:
             return False
-        policy, found = await self._decide(deployment, looked.phase)
+        policy, found = await self._decide(deployment, looked.phase, looked.own)
         if not isinstance(found, Wait):
             return False
-        await self._wait(deployment, looked.phase, found, policy)
+        await self._wait(deployment, replace(looked, wait=found, policy=policy))
         return True
 
     def next_look_s(self) -> float | None:
@@ -196,17 +200,17 @@ class Patience:
 
     # Parts.
 
-    async def _wait(self, deployment: str, phase: Phase, wait: Wait, policy: Policy) -> None:
+    async def _wait(self, deployment: str, looked: Looked) -> None:
         now, hub_s = self._clock.stamp(), self._hub_s()
         held = self._waited.get(deployment, Waited())
-        again_mono = self._clock.mono_s() + wait.next_look_s
-        self.looked[deployment] = Looked(phase, wait, policy, again_mono)
+        again_mono = self._clock.mono_s() + looked.wait.next_look_s
+        self.looked[deployment] = replace(looked, again_mono=again_mono)
         is_new = not held.is_waiting
         if is_new or now.boot != held.boot or now.boottime_ms - held.from_ms >= NOTE_MS:
             held = held.begun(now, hub_s)
             await self._store.keep_values(KIND, {deployment: msgspec.msgpack.encode(held)})
             self._waited[deployment] = held
-        await self._tell(deployment, held, wait, policy)
+        await self._tell(deployment, held, looked.wait, looked.policy)
 
     async def _tell(self, deployment: str, held: Waited, wait: Wait, policy: Policy) -> None:
         """Record the stage, and why it waits now, if that is news."""
@@ -238,8 +242,8 @@ class Patience:
             )
             self._on_written()
 
-    async def _decide(self, deployment: str, phase: Phase) -> tuple[Policy, Decision]:
-        policy = with_terms(self._own, terms_of(self._documents.wanted().values(), deployment))
+    async def _decide(self, deployment: str, phase: Phase, own: Policy) -> tuple[Policy, Decision]:
+        policy = with_terms(own, terms_of(self._documents.wanted().values(), deployment))
         return policy, decide(policy, await self._facts(deployment), phase)
 
     async def _end(self, deployment: str, passed_over: str) -> None:
@@ -303,6 +307,15 @@ def policy_of(settings: Settings) -> Policy:
         free_min_bytes=settings.free_min_bytes,
         budget_s=settings.defer_budget_s,
         overdue=Overdue(settings.defer_overdue),
+    )
+
+
+def as_released(own: Policy, manifest: Manifest) -> Policy:
+    """Return the policy of the device with what a release says about waiting."""
+    return replace(
+        own,
+        budget_s=own.budget_s if manifest.defer_s is None else float(manifest.defer_s),
+        overdue=Overdue(manifest.overdue) if manifest.overdue else own.overdue,
     )
 
 

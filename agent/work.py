@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from agent.desired import Wish, standing, wishes
 from agent.documents import Documents
+from agent.install import UNTOUCHED
 from agent.installer import InstallEngine
 from agent.plan import Act, Step, astray, end_of, end_of_again, end_of_gone, gone, plan
 from agent.settings import Settings
@@ -139,8 +140,9 @@ class Work:
     async def _take_up(self, tried: set[str]) -> bool:
         """Go on with one install that was put aside; False if none may."""
         for journal in self._engine.unfinished():
+            is_begun = journal.at not in UNTOUCHED
             is_wanted = self._still_wanted(journal.component, journal.deployment) is None
-            if is_wanted and (
+            if (is_begun or is_wanted) and (
                 journal.deployment in tried
                 or await self._engine.patience.still_waits(journal.deployment)
             ):

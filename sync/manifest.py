@@ -33,7 +33,17 @@ Parameters = Annotated[
     dict[Annotated[str, Field(max_length=63)], str | int | float | bool], Field(max_length=50)
 ]
 
-_ADDED: Final = ("requires", "forbids", "owner", "outcomes", "unmeasured", "parts", "floor")
+_ADDED: Final = (
+    "requires",
+    "forbids",
+    "owner",
+    "outcomes",
+    "unmeasured",
+    "parts",
+    "floor",
+    "defer_s",
+    "overdue",
+)
 """Fields that the first manifests did not have."""
 
 
@@ -156,6 +166,10 @@ class Manifest(_Part):
     """Names of the outcomes by which it will be judged."""
     unmeasured: Annotated[str, Field(max_length=500)] = ""
     """Why it is released without owner or outcome."""
+    defer_s: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    """How long a device may wait with it altogether; without, what the device says."""
+    overdue: Literal["", "go", "give_up"] = ""
+    """What a device does then: go on all the same, or give it up; empty for what it says itself."""
     notes: Annotated[str, Field(max_length=2000)] = ""
 
     @property

@@ -43,8 +43,6 @@ class Device(NamedTuple):
 def can_happen(device: Device, event: Event) -> bool:
     """Tell whether an act can end so: what needs a reboot is seen only after it."""
     state, runs_new = device.state, device.runs_new
-    if is_put_off(state, event):
-        return not runs_new and not device.armed
     if event is Event.REBOOT_NEEDED:
         return device.reboots and runs_new is (state is State.ROLLING_BACK)
     if event is Event.FAILED and state is State.COMMITTING:
@@ -59,11 +57,6 @@ def can_happen(device: Device, event: Event) -> bool:
         Event.RETURNED: False,
     }
     return runs_new is wanted.get(event, runs_new)
-
-
-def is_put_off(state: State, event: Event) -> bool:
-    """Tell whether a step is the one that leads back: nothing was switched, and it comes anew."""
-    return state is State.ACTIVATING and event is Event.PUT_OFF
 
 
 def happened(device: Device, event: Event) -> Device:
@@ -200,11 +193,7 @@ def test_every_state_that_is_not_an_end_is_left_when_it_was_tried_too_often() ->
 
 def test_an_install_moves_forward_only() -> None:
     def beyond(state: State) -> set[State]:
-        following = {
-            after
-            for event, after in TRANSITIONS[state].items()
-            if after is not state and not is_put_off(state, event)
-        }
+        following = set(TRANSITIONS[state].values())
         return following.union(*map(beyond, following))
 
     assert [state for state in State if state in beyond(state)] == []

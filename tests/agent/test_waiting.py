@@ -303,6 +303,25 @@ async def _kept(state_dir: Path) -> dict[str, dict[str, bytes]]:
         return {kind: await store.kept(kind) for kind in ("deferral", "lock")}
 
 
+async def test_an_installer_that_never_finds_time_to_switch_is_undone(
+    device: Device, hub: SmallHub, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(self: DirectoryInstaller, digest: bytes) -> None:
+        raise RetryLater("the flasher cools down", 0.01)
+
+    async with device.up():
+        await hub.deployed("dgood", publish(blobs))
+    monkeypatch.setattr(DirectoryInstaller, "activate", busy)
+    async with device.up(defer_budget_s=0.5, defer_overdue="go"):
+        hub.deploy("dfirst", publish(blobs, "1.1.0"))
+        await deferred(hub, reason="busy")
+        await hub.reached("dfirst", Stage.ROLLED_BACK)
+    back = hub.acks("dfirst")["dfirst/B"]
+    assert back.reason == "deferred_too_long"
+    assert "the flasher cools down" in back.detail
+    assert device.runs() == "1.0.0"
+
+
 async def why(device: Device, deployment: str = "dfirst") -> dict[str, Any]:
     told = await device.ask(op="why")
     (row,) = [row for row in told["deployments"] if row["deployment"] == deployment]
@@ -363,3 +382,18 @@ async def test_a_device_that_has_done_everything_says_what_it_runs(
         told = await device.ask(op="why")
     assert told["deployments"] == []
     assert told["sentences"][0] == "There is nothing to do; this device runs lamp 1.0.0."
+
+
+async def test_a_release_may_say_how_long_it_can_wait_and_an_operator_prevails(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    async with device.up(), app(device) as backup:
+        await backup.inhibit()
+        hub.deploy("dfirst", publish(blobs, defer_s=3600, overdue="go"))
+        await deferred(hub)
+        waiting = hub.waiting("dfirst")
+        assert waiting is not None
+        assert (waiting.left_s, waiting.overdue) == (3600, "go")
+        hub.terms("dfirst", overdue="give_up")
+        await hub.until(lambda: _said(hub).overdue == "give_up")
+        assert 3590 <= _said(hub).left_s <= 3600

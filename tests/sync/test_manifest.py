@@ -93,6 +93,8 @@ def test_a_manifest_with_another_digest_than_deployed_is_refused() -> None:
         ("parameters", {"x": float("inf")}, "JSON"),
         ("parameters", {"x": "\ud800"}, "JSON"),
         ("parameters", {"x": 10**5000}, "JSON"),
+        ("defer_s", 0, "defer_s"),
+        ("overdue", "explode", "overdue"),
         ("notes", "\ud800", "notes"),
         ("notes", "x" * 2001, "notes"),
     ],
@@ -128,7 +130,7 @@ def test_parameters_keep_their_types() -> None:
 
 def test_what_was_released_before_a_field_existed_keeps_its_digest() -> None:
     manifest: Manifest = manifest_from(FIELDS)
-    added = {"requires", "forbids", "owner", "outcomes", "unmeasured"}
+    added = {"requires", "forbids", "owner", "outcomes", "unmeasured", "defer_s", "overdue"}
     assert not added & set(json.loads(manifest.canonical()))
 
 
