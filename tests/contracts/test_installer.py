@@ -13,6 +13,7 @@ from firmware_hooks.contract import ENTRY_POINTS, Installer, Order
 from firmware_hooks.deb import DebInstaller
 from firmware_hooks.directory import DirectoryInstaller
 from firmware_hooks.file import FileInstaller
+from firmware_hooks.mcu import McuInstaller
 from firmware_hooks.mender_module import MenderModuleInstaller
 from firmware_hooks.program import ProgramInstaller
 from firmware_hooks.sm_plugin import SmPluginInstaller
@@ -127,6 +128,33 @@ class TestFile(InstallerConformance):
         assert shown == (version or "from the factory")
         extra = sorted(path.name for path in (folder / "etc").glob("lamp.d/*"))
         assert extra == ([f"extra-{version}"] if version else [])
+
+
+class TestMcu(InstallerConformance):
+    """`dd` stands for a flasher and a file for the chip; test_mcu.py has a real flasher."""
+
+    kill_stride = 3
+
+    def prepare_device(self, folder: Path) -> None:
+        (folder / "chip").write_bytes(b"from the factory".ljust(1000, b"\xff"))
+
+    def make_installer(self, folder: Path) -> Installer:
+        chip = folder / "chip"
+        options = {
+            "write": f"dd if={{image}} of={chip} conv=notrunc,fsync status=none",
+            "read": f"dd if={chip} of={{image}} status=none",
+            "identify": f"head -n 1 {chip}",
+        }
+        return McuInstaller(self.component, folder / "install", options)
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        image = f"runs {version}.0\n".encode().ljust(100, b"x")
+        return order_of(folder, version, {"image": image}, installer="mcu")
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        shown = (folder / "chip").read_bytes()
+        assert shown.startswith(b"from the" if version is None else f"runs {version}.0".encode())
+        assert len(shown) == 1000
 
 
 class TestProgram(InstallerConformance):
