@@ -11,57 +11,29 @@ imported by tests alone:
         def make_installer(self, folder): ...
         def make_order(self, folder, version): ...
 
-Deaths are real: the call runs in a child process, which gets a SIGKILL before each step that
-changes the disk or starts a program. The steps are Python's audit events, so nothing of the
-installer has to be known. A program that was started outlives the death, as it does on a device
-whose service manager leaves it alone.
+Deaths are real: see `firmware_hooks.deaths`.
 """
 
-import json
-import os
 import resource
 import shutil
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Final
 
 import pytest
 
-from firmware_hooks.contract import Installer, InstallerError, Order
+from firmware_hooks.contract import Installer, InstallerError, Order, Reboots
+from firmware_hooks.deaths import in_child, killed
 from sync.stages import Reason
 
-STEPS: Final = frozenset(
-    {
-        "os.chmod",
-        "os.chown",
-        "os.exec",
-        "os.fork",
-        "os.forkpty",
-        "os.link",
-        "os.mkdir",
-        "os.posix_spawn",
-        "os.remove",
-        "os.rename",
-        "os.rmdir",
-        "os.setxattr",
-        "os.symlink",
-        "os.truncate",
-        "os.utime",
-        "subprocess.Popen",
-    }
-)
-"""Audit events before which a call may be killed, beside files that are opened for writing."""
-
-_WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _SPOILT: Final = b"\xff\xfe spoilt"
 
 CALLS: Final = ("stage", "activate", "roll_back", "commit", "clean_up")
 """The calls that change something, each killed in the middle and repeated."""
 
 REBOOTS_MAX: Final = 3
+AGAIN: Final = 2
+"""How often a call that was killed is killed again at the same step."""
 
 
 class InstallerConformance:
@@ -95,6 +67,13 @@ class InstallerConformance:
 
     def reboot(self, folder: Path, given: tuple[str, ...]) -> None:
         """Do what the device does when it restarts. Needed by installers that are `Reboots`."""
+        raise NotImplementedError
+
+    def fall_back(self, folder: Path, given: tuple[str, ...]) -> None:
+        """Do what the device does when it restarts, fails to, and starts what ran before.
+
+        Needed by installers that are `Reboots`.
+        """
         raise NotImplementedError
 
     def assert_runs(self, folder: Path, version: str | None) -> None:
@@ -134,8 +113,7 @@ class InstallerConformance:
     def settle(self) -> None:
         """Restart the device as often as the installer waits for it."""
         for _ in range(REBOOTS_MAX):
-            ask = getattr(self.installer, "awaits_reboot", None)
-            given = ask() if ask is not None else None
+            given = self._awaited()
             if given is None:
                 return
             self.reboot(self.home, given)
@@ -296,6 +274,46 @@ class InstallerConformance:
         assert self.roll_back(new) == old.digest
         self.assert_runs(self.home, "2")
 
+    # Restarts of the device.
+
+    def test_while_a_restart_is_awaited_the_old_release_is_what_runs(self) -> None:
+        old, new = self.run("1"), self.order("2")
+        self.installer.stage(new)
+        self.installer.activate(new.digest)
+        if self._awaited() is None:
+            assert self.installer.running() == new.digest
+            return
+
+        assert self.installer.running() == old.digest
+        self.assert_runs(self.home, "1")
+        with pytest.raises(InstallerError):
+            self.installer.check_trial(new.digest)
+        self.settle()
+        assert self._awaited() is None
+        assert self.installer.running() == new.digest
+
+    def test_a_device_that_fell_back_says_so_and_runs_the_old_release(self) -> None:
+        old, new = self.run("1"), self.order("2")
+        self.installer.stage(new)
+        self.installer.activate(new.digest)
+        given = self._awaited()
+        if given is None:
+            pytest.skip("it runs releases without a restart of the device")
+        self.fall_back(self.home, given)
+
+        with pytest.raises(InstallerError) as failed:
+            self.installer.check_trial(new.digest)
+
+        assert failed.value.reason == Reason.FELL_BACK
+        assert self.installer.running() == old.digest
+        self.assert_runs(self.home, "1")
+        assert self.roll_back(new) == old.digest
+        assert self.installer.running() == old.digest
+
+    def _awaited(self) -> tuple[str, ...] | None:
+        installer = self.installer
+        return installer.awaits_reboot() if isinstance(installer, Reboots) else None
+
     # Deaths.
 
     @pytest.mark.parametrize("call", CALLS)
@@ -308,13 +326,30 @@ class InstallerConformance:
             self._end(call, at)
         assert deaths > 0 or call in ("commit", "clean_up"), "no step of it could be killed"
 
-    def _steps_of(self, call: str) -> Iterator[int]:
-        """Prepare a bench for each step of a call, and kill the call there."""
-        for at in range(1, 100_000, self.kill_stride):
+    @pytest.mark.parametrize("call", CALLS[:3])
+    def test_killed_at_the_same_step_again_and_again_a_call_ends_well_when_it_is_let(
+        self, call: str
+    ) -> None:
+        for at in self._steps_of(call, again=AGAIN):
+            self._end(call, at)
+
+    def _steps_of(self, call: str, again: int = 0) -> Iterator[int]:
+        """Prepare a bench for each step of a call, and kill the call there.
+
+        `again` is how often it is repeated and killed at that step once more; it may be that there
+        is no such step the next time.
+        """
+        for at in range(1, 100_000, self.kill_stride * (1 + again)):
             self._clear()
             order = self._prepare(call)
-            if not _killed(lambda order=order: self._call(call, order), at):  # type: ignore[misc]
+
+            def act(order: Order = order) -> None:
+                self._call(call, order)
+
+            if not killed(act, at):
                 return
+            for _ in range(again):
+                killed(act, at)
             yield at
 
     def _prepare(self, call: str) -> Order:
@@ -382,7 +417,7 @@ class InstallerConformance:
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
             self.installer.stage(new)
 
-        said = _in_child(stage_where_nothing_fits)
+        said = in_child(stage_where_nothing_fits)
 
         assert said["raised"] == "InstallerError", said
         assert said["detail"], said
@@ -404,61 +439,3 @@ class InstallerConformance:
         assert failed.value.detail
         blocked.unlink()
         self.installer.stage(order)
-
-
-def _killed(call: Callable[[], None], at: int) -> bool:
-    """Run `call` in a child that dies at step `at`; False if it ended before."""
-    said = _in_child(call, kill_at=at)
-    if said.get("signal") == signal.SIGKILL:
-        return True
-    assert "raised" not in said, said
-    return False
-
-
-def _in_child(call: Callable[[], None], *, kill_at: int = 0) -> dict[str, object]:
-    """Return what became of `call` in a process of its own, which never comes back."""
-    read_end, write_end = os.pipe()
-    with warnings.catch_warnings():
-        # Another test may have left a thread; the child holds none of its locks for long.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        said: dict[str, object] = {}
-        try:
-            if kill_at:
-                _die_at(kill_at)
-            call()
-        except InstallerError as error:
-            said = {"raised": "InstallerError", "reason": error.reason, "detail": error.detail}
-        except BaseException as error:  # noqa: BLE001 - the child must not return into pytest
-            said = {"raised": type(error).__name__, "detail": str(error)}
-        finally:
-            os.write(write_end, json.dumps(said).encode())
-            os._exit(0)
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as pipe:
-        told = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return {"signal": os.WTERMSIG(status)}
-    result: dict[str, object] = json.loads(told or b'{"raised": "nothing was said"}')
-    return result
-
-
-def _die_at(step: int) -> None:
-    """Let this process be killed before the chosen step from now on."""
-    count = 0
-
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal count
-        if event == "open":
-            flags = arguments[2]
-            if not isinstance(flags, int) or not flags & _WRITES:
-                return
-        elif event not in STEPS:
-            return
-        count += 1
-        if count == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)

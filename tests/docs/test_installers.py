@@ -87,7 +87,14 @@ def test_phases_variables_and_exit_codes_of_hook_programs_are_documented_as_they
 
 
 def test_the_howto_names_what_a_subclass_of_the_shipped_tests_may_say() -> None:
-    names = ("make_installer", "make_order", "prepare_device", "clear_device", "reboot")
+    names = (
+        "make_installer",
+        "make_order",
+        "prepare_device",
+        "clear_device",
+        "reboot",
+        "fall_back",
+    )
     for name in (*names, "assert_runs"):
         assert hasattr(InstallerConformance, name)
         assert f"{name}(" in HOWTO

@@ -382,14 +382,47 @@ assert [path.name for path in device.etc.iterdir()] == ["lamp.conf"]
 """
 
 
-def test_a_target_that_is_really_full_leaves_the_old_file_and_can_be_rolled_back(
-    tmp_path: Path,
+READ_ONLY = """
+import subprocess, sys
+from pathlib import Path
+from firmware_hooks.contract import InstallerError
+from tests.firmware_hooks.releases import put
+from tests.firmware_hooks.test_file import Device
+
+device = Device(Path(sys.argv[1]))
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", device.etc], check=True)
+old = put(device.installer, device.order("1"))
+new = device.order("2")
+device.installer.stage(new)
+subprocess.run(["mount", "-o", "remount,ro", device.etc], check=True)
+try:
+    device.installer.activate(new.digest)
+except InstallerError as error:
+    assert "Read-only file system" in error.detail, error.detail
+else:
+    raise AssertionError("it was written")
+assert device.conf.read_bytes() == b"1"
+try:
+    device.installer.roll_back(new.digest)
+except InstallerError as error:
+    assert error.reason == "rollback_failed", error.reason
+else:
+    raise AssertionError("it was written")
+subprocess.run(["mount", "-o", "remount,rw", device.etc], check=True)
+assert device.installer.roll_back(new.digest) == old
+assert device.installer.running() == old
+"""
+
+
+@pytest.mark.parametrize("script", [FULL, READ_ONLY], ids=["full", "read-only"])
+def test_a_target_that_takes_nothing_leaves_the_old_file_and_can_be_rolled_back(
+    script: str, tmp_path: Path
 ) -> None:
     apart = ("unshare", "--user", "--map-root-user", "--mount")
     if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("this machine gives nobody a name space of their own")
     done = subprocess.run(
-        [*apart, sys.executable, "-c", FULL, str(tmp_path)],
+        [*apart, sys.executable, "-c", script, str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,
