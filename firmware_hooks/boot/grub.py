@@ -26,6 +26,7 @@ from typing import Final
 
 from firmware_hooks.boot.cmdline import booted_slot
 from firmware_hooks.boot.contract import BootError, known
+from firmware_hooks.boot.mounts import mounted
 from firmware_hooks.contract import Options
 from firmware_hooks.options import text
 
@@ -141,7 +142,7 @@ def _settle(path: Path) -> None:
     Raises:
         BootError: The filesystem cannot promise it.
     """
-    kind = filesystem_of(path)
+    kind = mounted(path).kind
     if kind in PLAIN:
         return
     if kind not in JOURNALLED:
@@ -164,18 +165,3 @@ def _settle(path: Path) -> None:
             f"{folder} cannot be frozen ({said[-1] if said else ended.returncode}), so GRUB could"
             " boot from a state that is seconds old: keep grubenv on FAT or ext2"
         )
-
-
-def filesystem_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
-    """Return the type of the filesystem that holds `path`, as the kernel calls it.
-
-    Raises:
-        BootError: No mounted filesystem has its device.
-    """
-    device = path.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in mountinfo.read_text().splitlines():
-        fields, _, kinds = line.partition(" - ")
-        if fields.split()[2] == number:
-            return kinds.split()[0]
-    raise BootError(f"{path} lies on a filesystem that /proc/self/mountinfo does not list")

@@ -19,6 +19,7 @@ from typing import Final
 
 from firmware_hooks.boot.cmdline import booted_slot
 from firmware_hooks.boot.contract import BootError, known
+from firmware_hooks.boot.mounts import mounted
 from firmware_hooks.boot.tool import ask, found
 from firmware_hooks.contract import Options
 from firmware_hooks.options import text
@@ -79,7 +80,7 @@ class UBoot:
             )
         copies = [Path(each[0]) for each in fields]
         for copy in copies:
-            _refuse_holes(copy)
+            _refuse_journal(copy)
         return copies
 
     def _get(self, name: str) -> str:
@@ -105,8 +106,8 @@ class UBoot:
             _sync(copy)
 
 
-def _refuse_holes(copy: Path) -> None:
-    """Make sure that all of a file has its place on the disk.
+def _refuse_journal(copy: Path) -> None:
+    """Make sure that what is written to a file reaches its place on the disk with its sync.
 
     What is written into a hole gets a place that stands in the filesystem's journal first, which
     U-Boot does not replay: it would read the copy with zeros there.
@@ -115,8 +116,15 @@ def _refuse_holes(copy: Path) -> None:
         found = copy.stat()
     except OSError as error:
         raise BootError(f"{copy}: {error.strerror}") from None
-    if stat.S_ISREG(found.st_mode) and found.st_blocks * 512 < found.st_size:
+    if not stat.S_ISREG(found.st_mode):
+        return
+    if found.st_blocks * 512 < found.st_size:
         raise BootError(f"{copy} has holes: write it anew with all its bytes, cp --sparse=never")
+    if "data=journal" in mounted(copy).options:
+        raise BootError(
+            f"{copy} lies on a filesystem that is mounted with data=journal: what is written there"
+            " reaches its place, where U-Boot reads it, seconds later"
+        )
 
 
 def _sync(copy: Path) -> None:

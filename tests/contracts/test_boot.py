@@ -6,12 +6,12 @@ import pytest
 
 from firmware_hooks.boot.chosen import BACKENDS, boot_from
 from firmware_hooks.boot.contract import BootError
-from tests.fakes.firmware import BOARDS, Board
+from tests.fakes.firmware import ALSO, BOARDS, Board
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, *ALSO])
 def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
-    return BOARDS[request.param](tmp_path)
+    return {**BOARDS, **ALSO}[request.param](tmp_path)
 
 
 def test_every_backend_is_found_by_its_name_and_reads_only_settings_it_names(

@@ -59,10 +59,10 @@ def read_by_grub(image: Path, name: str) -> bytes:
 
 
 def states(
-    image: Path, kind: str, argv: Sequence[str], folder: Path
+    image: Path, kind: str, argv: Sequence[str], folder: Path, *, options: str = ""
 ) -> Iterator[tuple[Path, tuple[str, ...]]]:
     cut = folder / "cut"
-    for disk, marks in cuts(image, record(image, kind, argv, folder)):
+    for disk, marks in cuts(image, record(image, kind, argv, folder, options=options)):
         cut.write_bytes(disk)
         yield cut, marks
 
@@ -147,9 +147,11 @@ def test_on_fat_a_rename_and_a_sync_of_the_folder_are_not_enough(tmp_path: Path)
     assert last[26:28] == first[entry + 26 : entry + 28]
 
 
+@pytest.mark.parametrize("journal", ["ordered", "journal"])
 def test_on_ext4_grub_reads_what_was_promised_although_it_replays_no_journal(
-    tmp_path: Path,
+    journal: str, tmp_path: Path
 ) -> None:
+    """Also where contents go through the journal, as they do with `data=journal`."""
     require("grub-fstest")
     make_grubenv(tmp_path / "grubenv")
     image = ext4(tmp_path, [tmp_path / "grubenv"])
@@ -157,7 +159,8 @@ def test_on_ext4_grub_reads_what_was_promised_although_it_replays_no_journal(
     options = {"boot": "grub", "grubenv": str(tmp_path / "disk/grubenv")}
 
     seen: list[Seen] = []
-    for cut, marks in states(image, "ext4", acts(options, *given), tmp_path):
+    argv = acts(options, *given)
+    for cut, marks in states(image, "ext4", argv, tmp_path, options=f"data={journal}"):
         coming, block = chosen_by_grubenv(read_by_grub(cut, "grubenv"))
         seen.append((marks, coming, chosen_by_grubenv(block)[0]))
 

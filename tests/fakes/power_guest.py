@@ -25,9 +25,9 @@ def check(result: int, what: str) -> None:
         raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
-def mount(source: str, target: Path, kind: str) -> None:
+def mount(source: str, target: Path, kind: str, options: str = "") -> None:
     given = [os.fsencode(each) for each in (source, target, kind)]
-    check(libc.mount(*given, 0, None), f"mounting {source}")
+    check(libc.mount(*given, 0, options.encode()), f"mounting {source}")
 
 
 def load() -> None:
@@ -57,7 +57,7 @@ def main(config: dict[str, str]) -> None:
     while not Path(device).exists():  # devtmpfs makes it when the kernel gets to it
         time.sleep(0.01)
     point = Path(config["point"])
-    mount(device, point, config["kind"])
+    mount(device, point, config["kind"], config["options"])
     os.sync()
     mark("mounted")
     process = subprocess.Popen(

@@ -27,10 +27,11 @@ PROGRAMS = {
     "mcopy": "mtools",
     "mtype": "mtools",
     "fw_setenv": "libubootenv-tool",
+    "script": "bsdutils",
     "grub-editenv": "grub-common",
     "grub-fstest": "grub-common",
 }
-PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+PATH = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
 
 
 def require(*names: str) -> None:
@@ -59,10 +60,12 @@ class Entry:
     mark: str
 
 
-def record(image: Path, kind: str, argv: Sequence[str], folder: Path) -> list[Entry]:
+def record(
+    image: Path, kind: str, argv: Sequence[str], folder: Path, *, options: str = ""
+) -> list[Entry]:
     """Run `argv` with `image` mounted at `folder/disk`; each line it prints becomes a mark.
 
-    It gets a line back for each, once the mark is in the log.
+    A mark is one word. The program gets a line back for each, once the mark is in the log.
     `image` itself is left as it was.
     """
     require("linux.uml", "dmsetup")
@@ -73,11 +76,8 @@ def record(image: Path, kind: str, argv: Sequence[str], folder: Path) -> list[En
     with log.open("wb") as file:
         file.truncate(64 * 1024 * 1024)
     root = Path(__file__).parents[2]
-    config.write_text(
-        json.dumps(
-            {"point": str(point), "kind": kind, "argv": json.dumps(argv), "folder": str(root)}
-        )
-    )
+    given = {"point": str(point), "kind": kind, "options": options, "folder": str(root)}
+    config.write_text(json.dumps({**given, "argv": json.dumps(argv)}))
     init = folder / "init"
     guest = Path(__file__).with_name("power_guest.py")
     init.write_text(f"#!/bin/sh\nexec {sys.executable} -B {guest} {config}\n")

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,9 +6,11 @@ import pytest
 
 from firmware_hooks.boot.chosen import boot_from
 from firmware_hooks.boot.contract import BootError
-from firmware_hooks.boot.grub import Grub, filesystem_of
+from firmware_hooks.boot.grub import Grub
+from firmware_hooks.boot.mounts import mounted
 from firmware_hooks.boot.tryboot import Tryboot, rewritten
 from firmware_hooks.contract import InstallerError
+from firmware_hooks.durable import fsync
 from tests.fakes.firmware import AUTOBOOT, CustomBoard, GrubBoard, TrybootBoard, UBootBoard
 from tests.fakes.write_log import run
 
@@ -92,6 +95,27 @@ def test_a_copy_with_holes_is_refused(tmp_path: Path) -> None:
         board.backend().commit("B")
 
 
+def test_a_copy_whose_contents_go_through_a_journal_is_refused(tmp_path: Path) -> None:
+    board = UBootBoard(tmp_path)
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    image, point = tmp_path / "image", tmp_path / "point"
+    image.write_bytes(bytes(8 * 1024 * 1024))
+    point.mkdir()
+    run("mkfs.ext4", "-q", image)
+    run("mount", "-o", "loop,data=journal", image, point)
+    try:
+        copy = point / "env2"
+        copy.write_bytes(board.copies[1].read_bytes())
+        fsync(copy)  # it has no blocks before
+        config = tmp_path / "fw_env.config"
+        config.write_text(config.read_text().replace(str(board.copies[1]), str(copy)))
+        with pytest.raises(BootError, match="mounted with data=journal"):
+            board.backend().try_once("B")
+    finally:
+        run("umount", point)
+
+
 def test_an_environment_without_the_variables_is_not_guessed_at(tmp_path: Path) -> None:
     board = UBootBoard(tmp_path)
     run("fw_setenv", "-c", tmp_path / "fw_env.config", "boot_slot")
@@ -157,7 +181,7 @@ def test_slots_of_grub_have_names_of_one_length() -> None:
 
 def test_where_grub_cannot_be_relied_upon_nothing_is_promised() -> None:
     shared = Path("/dev/shm")  # noqa: S108 - it is asked for because it is in memory
-    if filesystem_of(shared) != "tmpfs":
+    if mounted(shared).kind != "tmpfs":
         pytest.skip(f"{shared} is no tmpfs here")
     path = shared / f"fieldfare-{id(shared)}"
     try:

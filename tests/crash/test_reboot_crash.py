@@ -48,7 +48,7 @@ def start(place: Place, kill_at: int = 0, *, comes_up: bool = True) -> tuple[int
     """Start the device once; return the exit code and how many steps it told of."""
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "tests.crash.slots_child"),
+            *(sys.executable, "-m", "tests.crash.reboot_child"),
             *(str(place.state_dir), str(place.install_dir)),
             *(str(kill_at), "yes" if comes_up else "no"),
         ],
