@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.firmware_hooks.slots import image, installer, order
 
-IMAGE_BYTES = 20_001
+IMAGE_BYTES = 9_001
 
 
 def main(home: Path, orders: Path) -> None:

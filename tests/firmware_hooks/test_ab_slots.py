@@ -242,8 +242,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_an_image_of_any_size_takes_less_than_64_mib_of_memory(
     packed_by: str, tmp_path: Path
 ) -> None:
-    make_device(tmp_path, BOARD, slot_bytes=300 * MIB)
-    wanted = order(tmp_path, image("2", 300 * MIB), packed_by=packed_by)
+    make_device(tmp_path, BOARD, slot_bytes=128 * MIB)
+    wanted = order(tmp_path, image("2", 128 * MIB), packed_by=packed_by)
     (tmp_path / "manifest").write_bytes(wanted.manifest.canonical())
 
     ended = subprocess.run(
