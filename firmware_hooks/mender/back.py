@@ -143,5 +143,7 @@ def _stay(workplace: Workplace, install: Install, why: str) -> NoReturn:
 def _clear(workplace: Workplace, install: Install) -> None:
     if workplace.tree.is_dir():
         workplace.fault_of(lambda: workplace.module(install.kind).call("Cleanup"))
-        remove(workplace.tree)
-    remove(workplace.home / "payloads")
+    try:
+        remove(workplace.home / "payloads")
+    except OSError as error:  # something is mounted there; the next download will say so
+        workplace.tell(f"{workplace.home / 'payloads'} is left: {error}")

@@ -9,6 +9,7 @@ import os
 from msgspec.structs import replace
 
 from firmware_hooks.contract import InstallerError, Order
+from firmware_hooks.durable import remove
 from firmware_hooks.mender.back import give_up
 from firmware_hooks.mender.ledger import Install, Phase, Reboot, this_boot
 from firmware_hooks.mender.module import BrokenOff, Module
@@ -35,6 +36,7 @@ def download(workplace: Workplace, order: Order, payload: Payload) -> Install:
         Install(digest=digest, before=running, phase=Phase.DOWNLOADING, kind=payload.kind)
     )
     try:
+        remove(workplace.home / "payloads")
         make_tree(
             workplace.tree,
             payload,

@@ -23,6 +23,10 @@ CHUNK_BYTES: Final = 64 * 1024
 POLL_S: Final = 0.2
 """How soon a server that is stuck with a reader who does not read notices that it has to end."""
 
+LET_GO_S: Final = 0.02
+LET_GO_TRIES: Final = 250
+"""Together 5 s; one is enough, except where the thread is just between two pipes."""
+
 
 class Streams:
     """The payload of one release, as streams. A context: the pipes are there as long as it is."""
@@ -51,13 +55,16 @@ class Streams:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *ended: object) -> None:
         self._stop.set()
-        while self._thread.is_alive():
-            for pipe in (self._next, *(self._tree / "streams").iterdir()):
+        for _ in range(LET_GO_TRIES):
+            if not self._thread.is_alive():
+                break
+            # A module may have removed a pipe; then the thread stays, and harms nobody.
+            for pipe in (self._next, *(self._tree / "streams").glob("*")):
                 with contextlib.suppress(OSError):
                     os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
-            self._thread.join(POLL_S / 10)
+            self._thread.join(LET_GO_S)
         remove(self._next)
         remove(self._tree / "streams")
 

@@ -14,6 +14,7 @@ from firmware_hooks.deb import DebInstaller
 from firmware_hooks.directory import DirectoryInstaller
 from firmware_hooks.file import FileInstaller
 from firmware_hooks.mcu import McuInstaller
+from firmware_hooks.mender import ledger
 from firmware_hooks.mender_module import MenderModuleInstaller
 from firmware_hooks.program import ProgramInstaller
 from firmware_hooks.sm_plugin import SmPluginInstaller
@@ -21,7 +22,7 @@ from tests.fakes.firmware import BOARDS
 from tests.firmware_hooks import debs, plugins, slots
 from tests.firmware_hooks import rauc_device as rauc
 from tests.firmware_hooks import swupdate_device as swupdate
-from tests.firmware_hooks.mender import MODULE, device, mender_order
+from tests.firmware_hooks.mender import MODULE, SLOTS, device, mender_order
 from tests.firmware_hooks.podman import Podman, podman
 from tests.firmware_hooks.releases import order_of
 from tests.firmware_hooks.trees import release
@@ -331,6 +332,42 @@ class TestSwupdate(InstallerConformance):
     def assert_runs(self, folder: Path, version: str | None) -> None:
         expected = slots.FACTORY if version is None else slots.image(version)
         assert slots.booted(folder, swupdate.BOARD)[: len(expected)] == expected
+
+
+class TestMenderModuleWithSlots(InstallerConformance):
+    """The module writes the slot that is not booted, which a restart tries once."""
+
+    returns_after_commit = False
+
+    @pytest.fixture(autouse=True)
+    def _boots(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.boot_id = tmp_path / "boot-id"
+        self.boot_id.write_text("0")
+        monkeypatch.setattr(ledger, "BOOT_ID", self.boot_id)
+
+    def prepare_device(self, folder: Path) -> None:
+        (folder / "slots").mkdir()
+        for name, content in {"a": "", "b": "", "default": "a", "booted": "a"}.items():
+            (folder / "slots" / name).write_text(content)
+        device(folder, {"slots": SLOTS.format(slots=folder / "slots")})
+
+    def reboot(self, folder: Path, given: tuple[str, ...]) -> None:
+        slots = folder / "slots"
+        chosen = slots / "once" if (slots / "once").exists() else slots / "default"
+        (slots / "booted").write_text(chosen.read_text().strip())
+        (slots / "once").unlink(missing_ok=True)
+        self.boot_id.write_text(str(int(self.boot_id.read_text()) + 1))
+
+    def make_installer(self, folder: Path) -> Installer:
+        options = {"modules_dir": f"{folder}/modules", "scripts_dir": f"{folder}/scripts"}
+        return MenderModuleInstaller(self.component, folder / "install", options)
+
+    def make_order(self, folder: Path, version: str) -> Order:
+        return mender_order(folder, version, {"image": version.encode()}, kind="slots")
+
+    def assert_runs(self, folder: Path, version: str | None) -> None:
+        slots = folder / "slots"
+        assert (slots / (slots / "booted").read_text().strip()).read_text() == (version or "")
 
 
 def test_every_installer_that_can_be_chosen_is_held_to_the_contract() -> None:

@@ -27,6 +27,27 @@ esac
 """
 """A well-behaved module: it can go back from wherever an install was cut off."""
 
+SLOTS: Final = """#!/bin/sh
+set -e
+slots={slots}
+booted=$(cat "$slots/booted")
+if [ "$booted" = a ]; then other=b; else other=a; fi
+case "$1" in
+SupportsRollback) echo Yes ;;
+NeedsArtifactReboot) echo Automatic ;;
+Download)
+    pipe=$(cat stream-next)
+    cat "$pipe" > "$slots/$other"
+    echo "$other" > tmp/slot ;;
+ArtifactInstall) cp tmp/slot "$slots/once.new"; mv "$slots/once.new" "$slots/once" ;;
+ArtifactVerifyReboot) [ "$booted" = "$(cat tmp/slot)" ] ;;
+ArtifactCommit) cp "$slots/booted" "$slots/default.new"; mv "$slots/default.new" "$slots/default" ;;
+ArtifactRollback) rm -f "$slots/once" ;;
+ArtifactVerifyRollbackReboot) [ "$booted" != "$(cat tmp/slot)" ] ;;
+esac
+"""
+"""A module with two slots and a bootloader that tries one of them once."""
+
 
 def device(folder: Path, modules: Mapping[str, str]) -> None:
     """Put update modules onto a device below `folder`."""

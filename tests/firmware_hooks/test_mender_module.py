@@ -9,7 +9,7 @@ import pytest
 
 from firmware_hooks import hook
 from firmware_hooks.contract import InstallerError, Order, RetryLater
-from firmware_hooks.mender import ledger
+from firmware_hooks.mender import ledger, streams
 from firmware_hooks.mender_module import MenderModuleInstaller
 from sync.stages import Reason
 from tests.firmware_hooks.mender import device, mender_order
@@ -350,6 +350,28 @@ def test_a_module_that_hangs_in_the_middle_of_a_stream_is_ended_in_time(
 
     assert late.value.reason == Reason.HOOK_TIMED_OUT
     assert not bench.tree.exists()
+
+
+def test_a_module_that_removes_the_pipes_has_failed_and_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "LET_GO_TRIES", 5)
+    act = 'if [ "$1" = Download ]; then cat stream-next >/dev/null; rm -r streams stream-next; fi'
+    bench = Device(tmp_path, monkeypatch, act)
+
+    with pytest.raises(InstallerError, match="not read all of the payload"):
+        bench.installer.stage(bench.order())
+
+    assert not bench.tree.exists()
+
+
+def test_what_lies_where_the_tree_goes_is_removed_first(bench: Device) -> None:
+    (bench.tree / "files").mkdir(parents=True)
+    (bench.tree / "files/old").touch()
+
+    bench.installer.stage(bench.order())
+
+    assert not (bench.tree / "files/old").exists()
 
 
 def test_a_payload_without_files_is_handed_over_either_way(

@@ -89,7 +89,7 @@ class Bench:
         (self.folder / "public.pem").write_bytes(key_pair("ecdsa").public)
         description = self.folder / "release.toml"
         description.write_text(DESCRIPTION.format(shown=self.place / "light"))
-        words = ("--manifest", description, "--unsigned", "--json", "--hub", self.hub.url)
+        words = ("--manifest", description, "--json", "--hub", self.hub.url)
         key = ("--key", self.folder / "public.pem")
         done = fieldfare("release", "import", file, *key, *words)
         said: dict[str, Any] = json.loads(done)
@@ -115,13 +115,20 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    (tmp_path / "words").write_text("correct horse battery staple\n")
+    monkeypatch.setenv("FIELDFARE_PASSPHRASE_FILE", str(tmp_path / "words"))
+    monkeypatch.setenv("FIELDFARE_KEYS", str(tmp_path / "keys"))
     async with running_broker(BrokerKind.NATS, tmp_path) as broker:
         hub = HubProgram(tmp_path, broker.port)
-        agent = AgentProgram(tmp_path, "bench-1", hub.url, broker.port, device_class="bench")
+        trusts = {"trust_root": str(tmp_path / "keys/root.json"), "allow_unsigned": "false"}
+        agent = AgentProgram(
+            tmp_path, "bench-1", hub.url, broker.port, device_class="bench", **trusts
+        )
         hub.start()
         try:
             await hub.wait_ready()
+            await asyncio.to_thread(fieldfare, "keys", "init", "--hub", hub.url)
             agent.start()
             await until(lambda: bool(hub.ask("GET", "/devices")["items"]), hub.tail)
             yield Bench(tmp_path, hub, agent)
@@ -158,7 +165,7 @@ async def test_what_was_written_for_another_hub_is_published_later(bench: Bench)
     description = bench.folder / "release.toml"
     description.write_text(DESCRIPTION.format(shown=bench.place / "light"))
     folder = bench.folder / "carried"
-    words = ("--manifest", description, "--unsigned", "--output", folder)
+    words = ("--manifest", description, "--output", folder)
     await asyncio.to_thread(fieldfare, "release", "import", file, *words)
     await asyncio.to_thread(fieldfare, "release", "publish", folder, "--hub", bench.hub.url)
     shutil.rmtree(folder)

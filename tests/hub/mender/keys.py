@@ -28,9 +28,13 @@ _MAKERS: Final[dict[str, Callable[[], rsa.RSAPrivateKey | ec.EllipticCurvePrivat
 }
 
 
-@cache
 def key_pair(kind: str, number: int = 0) -> KeyPair:
     """Return a key of a kind: `rsa`, `ecdsa`, or one that is refused."""
+    return _made(kind, number)
+
+
+@cache
+def _made(kind: str, number: int) -> KeyPair:
     key = _MAKERS[kind]()
     # Debian's mender-artifact takes RSA keys in the traditional form alone.
     return KeyPair(
