@@ -298,6 +298,8 @@ def _kind(info: HeaderInfo, type_info: TypeInfo) -> str:
     """Return the type of the only payload, which both headers must agree on."""
     check_text(info.artifact_provides.artifact_name)
     check_text(info.artifact_provides.artifact_group)
+    if not info.artifact_depends.device_type:
+        raise BadTar("it names no device type, so no device can take it")
     if len(info.payloads) != 1:
         raise BadTar(f"it has {len(info.payloads)} payloads; exactly one can be taken")
     kind = info.payloads[0].type
