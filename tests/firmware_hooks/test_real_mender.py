@@ -7,6 +7,7 @@ nothing else of the machine is touched.
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from firmware_hooks.contract import InstallerError, Order
 from firmware_hooks.mender_module import MenderModuleInstaller
 from hub.mender.release import mender_release
 from sync.stages import Reason
+from tests.firmware_hooks.podman import RUN_OPTIONS, podman
 
 MODULES: Final = Path("/usr/share/mender/modules/v3")
 SETTINGS: Final = Path("/etc/mender")
@@ -195,6 +197,38 @@ def test_docker_says_itself_what_it_lacks_and_nothing_of_the_release_is_left(
         start(installer, file)
 
     assert not list((tmp_path / "install/lamp").rglob("tree"))
+
+
+@needs_modules
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+def test_docker_starts_containers_and_goes_back_to_those_before(
+    tmp_path: Path, installer: MenderModuleInstaller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """podman stands in for docker, as Debian's package podman-docker lets it."""
+    with podman() as runs:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/docker").write_text(f'#!/bin/sh\nexec {shlex.join(runs.words)} "$@"\n')
+        (tmp_path / "bin/docker").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+
+        def artifact(version: str) -> Path:
+            image = runs.image(version, tmp_path / f"image-{version}")
+            about = {"containers": [f"oci-archive:{image}"], "run_args": RUN_OPTIONS}
+            (tmp_path / "meta.json").write_text(json.dumps(about))
+            return write(tmp_path, "docker", version, {}, "-m", str(tmp_path / "meta.json"))
+
+        def shown() -> list[str]:
+            return [runs("exec", each, "cat", "/version") for each in runs("ps", "-q").split()]
+
+        old = start(installer, artifact("one"))
+        installer.commit(old)
+        assert shown() == ["one"]
+        new = start(installer, artifact("two"))
+        assert shown() == ["two"]
+
+        assert installer.roll_back(new) == old
+
+        assert shown() == ["one"]
 
 
 # The client, beside ours.
