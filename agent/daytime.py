@@ -14,6 +14,11 @@ APART_MS: Final = 15 * 60_000
 """How far the device's clock may be from the hub's time and still be taken for right."""
 
 
+HEARD_MS: Final = 3_600_000
+"""How long a message tells the hub's time although later ones say that it is earlier. They may have
+been longer on their way; or the hub's clock was set back."""
+
+
 def zone_named(name: str) -> tzinfo:
     """Return the time zone of this name. `UTC` needs no data of the system; the rest does.
 
@@ -49,3 +54,26 @@ def believed_utc_s(now: Stamp, *, floor_s: int, hub_ms: int | None) -> int | Non
         if not is_behind and not is_apart:
             return now.wall_ms // 1000
     return None if hub_ms is None else hub_ms // 1000
+
+
+class HubTime:
+    """The hub's time, carried on by the uptime clock since it was heard in this start."""
+
+    def __init__(self) -> None:
+        """Begin with nothing heard."""
+        self._ahead_ms = 0
+        self._heard_ms: int | None = None
+
+    def hear(self, sent_ms: int, boottime_ms: int) -> None:
+        """Take a message that the hub sent then by its clock, and that came now by ours.
+
+        Of the messages of the last hour the fastest counts: the others were longer on their way.
+        """
+        ahead_ms = sent_ms - boottime_ms
+        is_stale = self._heard_ms is None or boottime_ms - self._heard_ms > HEARD_MS
+        if is_stale or ahead_ms >= self._ahead_ms:
+            self._ahead_ms, self._heard_ms = ahead_ms, boottime_ms
+
+    def now_ms(self, now: Stamp) -> int | None:
+        """Return what the hub's clock shows now at least, None if it was never heard."""
+        return None if self._heard_ms is None else now.boottime_ms + self._ahead_ms

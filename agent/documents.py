@@ -13,6 +13,7 @@ from random import Random
 from typing import Final, TypeVar
 
 from agent.clock import Clock
+from agent.daytime import HubTime
 from agent.log import say
 from agent.prune import prune
 from agent.settings import Settings
@@ -72,7 +73,7 @@ class Documents:
             random=Random(),  # noqa: S311 - jitter only
         )
         self._anchor: tuple[int, int] | None = None
-        self._hub_ahead_ms: int | None = None
+        self._hub_time = HubTime()
         self._anchor_sent_ms = -ANCHOR_EVERY_MS
         self.hub_ms = 0
         """A time that the hub's clock has certainly passed: its last message to us says so."""
@@ -163,9 +164,7 @@ class Documents:
         A message may have waited in a broker for days; once the hub and this start have agreed on
         our document, one has come that did not.
         """
-        if self._hub_ahead_ms is None or not self.has_caught_up:
-            return None
-        return now.boottime_ms + self._hub_ahead_ms
+        return self._hub_time.now_ms(now) if self.has_caught_up else None
 
     # Writing.
 
@@ -243,8 +242,7 @@ class Documents:
         if direct:
             self._anchor = (frame.sent_ms, self._clock.stamp().boottime_ms)
             self.hub_ms = max(self.hub_ms, frame.sent_ms)
-            ahead_ms = frame.sent_ms - self._anchor[1]
-            self._hub_ahead_ms = max(ahead_ms, self._hub_ahead_ms or ahead_ms)
+            self._hub_time.hear(*self._anchor)
         return await self._locked(lambda: self._receive(frame.messages))
 
     async def _locked(self, work: Callable[[], Awaitable[T]]) -> T:

@@ -272,16 +272,17 @@ class InstallEngine:
 
     async def _activate(self, journal: Journal) -> tuple[Journal, Event]:
         """Activate. After a crash that is not put off: the switch may have been thrown before."""
+        manifest = read_manifest(journal.manifest, journal.digest)
         if journal.deployment in self.patience.looked:  # the installer has asked for time
-            await self.patience.leave(journal.deployment, Phase.ACTIVATE)
-        return await self._unless_busy(self._acts.activate, journal, Phase.ACTIVATE)
+            await self.patience.leave(journal.deployment, Phase.ACTIVATE, manifest)
+        return await self._unless_busy(self._acts.activate, journal, Phase.ACTIVATE, manifest)
 
     async def _unless_busy(
         self,
         act: Callable[[Journal], Awaitable[tuple[Journal, Event]]],
         journal: Journal,
         phase: Phase,
-        manifest: Manifest | None = None,
+        manifest: Manifest,
     ) -> tuple[Journal, Event]:
         """Act, or put the install aside for as long as the installer asks to wait."""
         while True:

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.daytime import APART_MS, believed_utc_s, zone_named
+from agent.daytime import APART_MS, HEARD_MS, HubTime, believed_utc_s, zone_named
 from sync.stamps import ClockSync, Stamp
 
 NOON_MS = 1_780_000_000_000
@@ -50,3 +50,26 @@ def test_a_zone_that_is_none_says_what_to_do() -> None:
 
 def test_utc_needs_no_data_of_the_system() -> None:
     assert zone_named("UTC") is UTC
+
+
+def now(boottime_ms: int) -> Stamp:
+    return Stamp(b"boot-1", boottime_ms, 0)
+
+
+def test_a_hub_that_was_not_heard_tells_no_time() -> None:
+    assert HubTime().now_ms(now(5_000)) is None
+
+
+def test_a_message_that_was_long_on_its_way_does_not_turn_the_hubs_time_back() -> None:
+    heard = HubTime()
+    heard.hear(NOON_MS - 6 * HOUR_MS, 1_000)  # it waited in the broker
+    heard.hear(NOON_MS, 2_000)
+    heard.hear(NOON_MS - HOUR_MS, 3_000)
+    assert heard.now_ms(now(12_000)) == NOON_MS + 10_000
+
+
+def test_a_hub_whose_clock_was_set_back_is_believed_after_an_hour() -> None:
+    heard = HubTime()
+    heard.hear(NOON_MS + 24 * HOUR_MS, 0)
+    heard.hear(NOON_MS, HEARD_MS + 1)
+    assert heard.now_ms(now(HEARD_MS + 1)) == NOON_MS

@@ -1,5 +1,5 @@
 from agent.prune import DEPLOYMENTS_MAX, prune
-from sync.records import Ack, Conflict, Local, encode
+from sync.records import Ack, Conflict, Local, Waiting, encode
 
 
 def ended(number: int, code: str = "K") -> dict[str, bytes]:
@@ -68,3 +68,13 @@ def test_settings_taken_back_and_conflicts_that_are_settled_go() -> None:
     }
 
     assert prune({**gone, **stays}) == stays
+
+
+def test_waits_go_when_they_are_over_and_with_their_deployment() -> None:
+    waits, over = (encode(Waiting(b"boot-1", 1, 1, reason)) for reason in ("inhibited", ""))
+    values = {"w/d1": waits, "w/d2": over, "w/d1000": waits}
+    for number in range(1000, 1000 + DEPLOYMENTS_MAX):
+        values |= ended(number)
+    values |= ended(1)
+    kept = prune(values)
+    assert [key for key in kept if key.startswith("w/")] == ["w/d1000"]
