@@ -397,3 +397,16 @@ async def test_a_release_may_say_how_long_it_can_wait_and_an_operator_prevails(
         hub.terms("dfirst", overdue="give_up")
         await hub.until(lambda: _said(hub).overdue == "give_up")
         assert 3590 <= _said(hub).left_s <= 3600
+
+
+async def test_without_room_nothing_is_fetched_and_no_operator_passes_that_over(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    async with device.up(free_min_bytes=2**62, defer_overdue="go"):
+        hub.terms("dfirst", is_now=True, budget_s=1)
+        hub.deploy("dfirst", publish(blobs))
+        await deferred(hub, reason="no_space")
+        assert hub.stages("dfirst") == [Stage.DELIVERED, Stage.DEFERRED]
+        await hub.reached("dfirst", Stage.FAILED)
+    assert hub.acks("dfirst")["dfirst/F"].reason == "deferred_too_long"
+    assert blobs.requests == []
