@@ -191,7 +191,8 @@ class Shelf:
         under = state.under
         if under is None and state.current == digest and is_there:
             return
-        if under is None or under.reach != digest or under.is_back:
+        is_new = under is None or under.reach != digest or under.is_back
+        if under is None or is_new:
             under = _Under(_base(state), digest, _touched(state, digest), is_back=False)
             remember(self._move(under, reach))
             state = replace(state, under=under)
@@ -199,7 +200,8 @@ class Shelf:
         try:
             put(self._move(under, reach))
         except RetryLater:
-            if not under.touched:
+            # A move that an earlier call began may be half made, whatever this one has touched.
+            if is_new and not under.touched:
                 self._write(replace(state, under=None))
             raise
         previous = under.leave if under.leave != digest else state.previous

@@ -398,6 +398,7 @@ def test_a_dpkg_that_outlives_its_agent_is_waited_for(device: Device) -> None:
 
     with pytest.raises(RetryLater):
         device.installer(lock_wait_s=0.1).activate(new.digest)
+    assert device.installer().running() is None
     go.write_text("on\n")
     device.installer().activate(new.digest)
 

@@ -144,6 +144,26 @@ def test_a_program_may_ask_to_be_called_later_and_is_then_called_anew(
     assert put(device.installer(), new) == device.installer().running()
 
 
+def test_a_program_that_asks_to_wait_after_it_had_begun_can_still_be_rolled_back(
+    device: Device,
+) -> None:
+    old = put(device.installer(), device.order("1"))
+    new = device.order("2")
+    device.installer().stage(new)
+    device.does(activate="exit 1")
+    with pytest.raises(InstallerError):
+        device.installer().activate(new.digest)
+    device.does(activate="exit 21")
+    with pytest.raises(RetryLater):
+        device.installer().activate(new.digest)
+    assert device.installer().running() is None
+    device.calls()
+
+    assert device.installer().roll_back(new.digest) == old
+
+    assert device.calls() == ["roll-back 2.0<1.0"]
+
+
 @pytest.mark.parametrize("phase", ["check-trial", "roll-back", "clean-up"])
 def test_where_there_is_no_later_the_code_for_it_is_a_failure(phase: str, device: Device) -> None:
     put(device.installer(), device.order("1"))
