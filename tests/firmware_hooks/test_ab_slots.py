@@ -12,8 +12,8 @@ import pytest
 
 from firmware_hooks import slot as slot_module
 from firmware_hooks.ab_slots import AbSlotsInstaller
-from firmware_hooks.conformance import _in_child
 from firmware_hooks.contract import InstallerError, Order, Reboots, TellsProgress
+from firmware_hooks.deaths import in_child
 from firmware_hooks.slot import Slot
 from sync.stages import Reason
 from tests.crash.boot_child import die_before
@@ -293,7 +293,7 @@ def test_a_full_disk_below_a_slot_ends_the_install_and_the_old_release_goes_on(
         resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
         made(home).stage(new)
 
-    said = _in_child(stage)
+    said = in_child(stage)
 
     assert said["raised"] == "InstallerError", said
     assert made(home).running() == old.digest
@@ -519,7 +519,7 @@ def test_killed_before_any_write_of_an_image_the_device_keeps_what_runs(tmp_path
             die_before(number)
             work.stage(new)
 
-        if "signal" not in _in_child(stage):
+        if "signal" not in in_child(stage):
             break
         deaths += 1
         assert BOARDS[BOARD](home).boot() == "3"
