@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 StillWanted = Callable[[str, str], Stage | None]
 """Given component and deployment: None while it is wanted, else the stage it ends in."""
 
+ACTIVITY_CHARACTERS_MAX: Final = 300
+
 WRITES_MAX: Final = 40
 """So often a journal is written after the switch was thrown; a chain that goes on longer goes in a
 circle, whatever its states say. A chain with every step interrupted once has some 20."""
@@ -90,6 +92,7 @@ class InstallEngine:
         self._journals: dict[str, Journal] = {}
         self._releases = Releases(settings)
         self._releases.is_connected = is_connected
+        self._releases.on_progress = self._progressed
         self._report = Report(documents, clock)
         self.admission = Admission(
             settings,
@@ -365,6 +368,10 @@ class InstallEngine:
         return True
 
     # Parts.
+
+    def _progressed(self, line: str) -> None:
+        """Show how far an installer is; from whatever thread it works in."""
+        self.activity = f"{self.activity.partition(': ')[0]}: {line}"[:ACTIVITY_CHARACTERS_MAX]
 
     async def _write(self, journal: Journal, state: State) -> Journal:
         journal = moved(journal, state, self._clock.stamp().boot)

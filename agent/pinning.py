@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.releases import write_durably
 from agent.settings import Settings
+from firmware_hooks.durable import write_durably
 from sync.metadata import BYTES_MAX, Refused
 from sync.trust import Chain
 

@@ -4,9 +4,8 @@ Owns the manifests kept for what is installed, and running what they say. Decide
 release is put in place, and what a failed trial leads to, is `agent.install`'s business.
 """
 
-import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
@@ -18,7 +17,14 @@ from agent.command import Ended, run_command
 from agent.health import Verdict, check
 from agent.settings import Settings
 from agent.threads import in_thread
-from firmware_hooks.contract import ENTRY_POINTS, NO_OPTIONS, Installer, InstallerError
+from firmware_hooks.contract import (
+    ENTRY_POINTS,
+    NO_OPTIONS,
+    Installer,
+    InstallerError,
+    TellsProgress,
+)
+from firmware_hooks.durable import write_durably
 from firmware_hooks.series import Member, Series
 from sync.manifest import BadManifest, Command, Manifest, parse_manifest
 from sync.stages import Reason
@@ -46,6 +52,8 @@ class Releases:
         self._manifests = settings.state_dir / "manifests"
         self.is_connected: Callable[[], bool] = lambda: False
         """Tells whether the hub's broker is reached."""
+        self.on_progress: Callable[[str], None] = lambda _line: None
+        """Takes what an installer says of how far it is; called in any thread."""
 
     # Finding.
 
@@ -69,6 +77,8 @@ class Releases:
                 raise InstallerError(
                     Reason.INSTALLER_FAILED, f"the installer {name!r} cannot be loaded: {error}"
                 ) from None
+            if isinstance(installer, TellsProgress):
+                installer.on_progress = self.on_progress
             return installer
         raise InstallerError(
             Reason.UNKNOWN_INSTALLER, f"this device has no installer called {name!r}"
@@ -220,25 +230,3 @@ async def calls(act: Callable[[], T]) -> T:
         raise InstallerError(
             Reason.INSTALLER_FAILED, f"{type(error).__name__}: {error}"[:200]
         ) from None
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, whole or not at all, also across a power cut."""
-    missing = _missing(path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".partial")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-    for folder in (path.parent, *(each.parent for each in missing)):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _missing(folder: Path) -> Iterable[Path]:
-    return [each for each in (folder, *folder.parents) if not each.exists()]

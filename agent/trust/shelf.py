@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from agent.releases import write_durably
+from firmware_hooks.durable import write_durably
 
 FOLDER: Final = "trust"
 IMPORTED: Final = "imported"

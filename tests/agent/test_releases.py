@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.releases import Releases, calls, write_durably
+from agent.releases import Releases, calls
 from agent.settings import Settings
 from firmware_hooks.contract import InstallerError, Order
 from firmware_hooks.directory import DirectoryInstaller
+from firmware_hooks.durable import write_durably
 from sync.manifest import Health, Manifest
 from sync.stages import Reason
 from tests.fakes.clock import FakeClock
