@@ -314,6 +314,11 @@ class InstallEngine:
             detail=failed.detail,
         )
         if journal.at is State.COMMITTING and failed.reason != Reason.FELL_BACK:
+            if failed.reason == Reason.INCONSISTENT:  # it stays, and a person has to look
+                ending = worsened(stored_ending(journal.ending), Mishap.MIXED)
+                journal = msgspec.structs.replace(
+                    journal, ending=ending.value, reason=failed.reason, detail=failed.detail
+                )
             return Event.COMMIT_DONE, journal
         if journal.at in (State.ROLLING_BACK, State.RETURNING):
             detail = f"{failed.detail}; it was rolled back because of {journal.reason}"[:200]

@@ -128,6 +128,7 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         hub.start()
         try:
             await hub.wait_ready()
+            monkeypatch.setenv("FIELDFARE_TOKEN", hub.token)
             await asyncio.to_thread(fieldfare, "keys", "init", "--hub", hub.url)
             agent.start()
             await until(lambda: bool(hub.ask("GET", "/devices")["items"]), hub.tail)
@@ -192,3 +193,22 @@ async def test_a_device_that_dies_in_the_middle_of_an_install_ends_with_one_rele
 
     await until(lambda: verdict() == "acknowledged", bench.agent.tail)
     assert bench.shown() == "bright two"
+
+
+async def test_a_module_that_refuses_to_commit_leaves_a_release_that_nobody_counts_as_good(
+    bench: Bench,
+) -> None:
+    modules = bench.folder / "modules"
+    modules.mkdir()
+    text = (MODULES / "single-file").read_text()
+    (modules / "single-file").write_text(text.replace("esac", "ArtifactCommit) exit 1 ;;\nesac"))
+    (modules / "single-file").chmod(0o755)
+    bench.agent.end()
+    bench.agent.start_with(installers=json.dumps({"mender-module": {"modules_dir": str(modules)}}))
+    await asyncio.to_thread(bench.release, bench.artifact("single-file", "light-1", "bright one"))
+
+    row = await bench.deploy("lamp@light-1", "failed")
+
+    assert row["reason"] == "inconsistent"
+    assert "ArtifactCommit" in row["detail"]
+    assert bench.shown() == "bright one"
