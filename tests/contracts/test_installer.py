@@ -252,6 +252,10 @@ class TestAbSlots(InstallerConformance):
     def reboot(self, folder: Path, given: tuple[str, ...]) -> None:
         BOARDS[self.board](folder).boot(*given)
 
+    def fall_back(self, folder: Path, given: tuple[str, ...]) -> None:
+        BOARDS[self.board](folder).boot(*given)
+        BOARDS[self.board](folder).boot()
+
     def assert_runs(self, folder: Path, version: str | None) -> None:
         expected = slots.FACTORY if version is None else slots.image(version)
         assert slots.booted(folder, self.board)[: len(expected)] == expected
@@ -299,6 +303,10 @@ class TestRauc(InstallerConformance):
         assert self.device is not None
         self.device.boot()
 
+    def fall_back(self, folder: Path, given: tuple[str, ...]) -> None:
+        for _ in range(2):
+            self.reboot(folder, given)
+
     def assert_runs(self, folder: Path, version: str | None) -> None:
         assert self.device is not None
         expected = slots.FACTORY if version is None else slots.image(version)
@@ -329,6 +337,10 @@ class TestSwupdate(InstallerConformance):
     def reboot(self, folder: Path, given: tuple[str, ...]) -> None:
         BOARDS[swupdate.BOARD](folder).boot(*given)
 
+    def fall_back(self, folder: Path, given: tuple[str, ...]) -> None:
+        BOARDS[swupdate.BOARD](folder).boot(*given)
+        BOARDS[swupdate.BOARD](folder).boot()
+
     def assert_runs(self, folder: Path, version: str | None) -> None:
         expected = slots.FACTORY if version is None else slots.image(version)
         assert slots.booted(folder, swupdate.BOARD)[: len(expected)] == expected
@@ -357,6 +369,10 @@ class TestMenderModuleWithSlots(InstallerConformance):
         (slots / "booted").write_text(chosen.read_text().strip())
         (slots / "once").unlink(missing_ok=True)
         self.boot_id.write_text(str(int(self.boot_id.read_text()) + 1))
+
+    def fall_back(self, folder: Path, given: tuple[str, ...]) -> None:
+        for _ in range(2):
+            self.reboot(folder, given)
 
     def make_installer(self, folder: Path) -> Installer:
         options = {"modules_dir": f"{folder}/modules", "scripts_dir": f"{folder}/scripts"}
