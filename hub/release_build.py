@@ -114,6 +114,8 @@ def read_description(
         fields["unmeasured"] = unmeasured
     if "artifacts" in fields:
         raise BadRelease(f"{file}: artifacts: leave it out, it is worked out from the tree")
+    if "files" in fields:
+        raise BadRelease(f"{file}: files: a release of files is made by `release assemble`")
     try:
         manifest_from({**fields, "artifacts": [_PLACEHOLDER]})
     except BadManifest as error:

@@ -105,6 +105,68 @@ def build(  # noqa: PLR0913 - one argument for each option
 
 
 @release.command()
+@click.argument("description", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--version", metavar="V", help="Version, in place of the one in the description.")
+@click.option(
+    "--output",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write artifacts, manifest and signed list there, and publish nothing.",
+)
+@click.option(
+    "--unmeasured",
+    metavar="REASON",
+    help="Why it has no owner or no outcome; is signed with it and shown.",
+)
+@click.option(
+    "--unsigned", is_flag=True, help="Do not sign: for devices that run with allow_unsigned."
+)
+@keys_option
+@hub_option
+@as_json
+def assemble(  # noqa: PLR0913 - one argument for each option
+    description: Path,
+    version: str | None,
+    output: Path | None,
+    unmeasured: str | None,
+    keys: Path,
+    client: HubClient,
+    *,
+    unsigned: bool,
+    as_json: bool,
+) -> None:
+    """Make a release of files as they are, sign it, and publish it on the hub.
+
+    For images, packages and bundles, and for releases of several parts. DESCRIPTION names the files
+    in tables [[files]], beside the keys of a manifest.
+    """
+    # pydantic is only needed here
+    from hub.assembly import assemble as assembled  # noqa: PLC0415
+    from hub.release_build import BadRelease  # noqa: PLC0415
+
+    try:
+        with assembled(description, version=version, unmeasured=unmeasured) as made:
+            targets = sign(made.manifest, keys, is_signed=not unsigned)
+            places: dict[str, Path] = {}
+            if output is not None:
+                places = write(made.manifest, made.artifacts, output, targets)
+            else:
+                with failures():
+                    send(made.manifest, made.artifacts, targets, client, is_quiet=as_json)
+            digest = made.manifest.digest().hex()
+            if as_json:
+                shown = {name: str(path) for name, path in places.items()}
+                hub = None if output is not None else client.url
+                print_json({"release": made.name, "digest": digest, "hub": hub, "files": shown})
+            elif output is not None:
+                click.echo(f"wrote {made.name} ({digest[:16]}) to {output}")
+            else:
+                click.echo(f"published {made.name} ({digest[:16]}) on {client.url}")
+    except BadRelease as error:
+        raise CommandFailed(str(error), Exit.BAD_RELEASE) from None
+
+
+@release.command()
 @click.argument("folder", type=click.Path(file_okay=False, exists=True, path_type=Path))
 @hub_option
 @as_json
