@@ -2,26 +2,33 @@
 
 Owns `<install_dir>/<component>`:
 
-    parts/<part>/...        where the installer of each part works
-    releases/<digest>/      a link to each part of a release, by its name; commands run there
+    parts/<part>/...               where the installer of each part works
+    releases/<digest>/parts.json   what each part of a release is called by its own installer
+    releases/<digest>/<part>       a link to each part; commands run in the folder that holds them
 
 Parts are staged and put in place in the order that the release names, and taken back in the reverse
 one. Nothing is put in place before every part is staged. What runs is the release that all parts
 are of; where they differ nothing is said to run, and going back goes on until they agree.
+
+To its installer a part is a release of its own: a manifest that names nothing but it, with a digest
+of its own.
 
 Rules: every call of every part may be repeated, so after a crash the whole call is made again. A
 part that a release does not name is left alone.
 """
 
 import contextlib
-import os
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from firmware_hooks.contract import Installer, InstallerError, Order, Reboots
+from firmware_hooks.durable import explained, fsync, write_durably
 from sync.manifest import Manifest
 from sync.stages import Reason
+
+PARTS: Final = "parts.json"
 
 
 class Member(NamedTuple):
@@ -41,73 +48,92 @@ class Series:
 
     def stage(self, order: Order) -> None:
         """Lay every part down."""
+        orders = {member.name: part_of(order, member.name) for member in self._members}
+        digests = {name: each.digest.hex() for name, each in orders.items()}
+        try:
+            # Written first: what a part is called has to be known to take it back.
+            write_durably(self.folder(order.digest) / PARTS, json.dumps(digests).encode())
+        except OSError as error:
+            raise explained(error) from None
         for member in self._members:
-            member.installer.stage(part_of(order, member.name))
+            member.installer.stage(orders[member.name])
         self._link(order.digest)
 
     def activate(self, digest: bytes) -> None:
         """Put every part in place."""
+        parts = self._parts(digest)
+        if parts is None:
+            raise InstallerError(Reason.INSTALLER_FAILED, "the release is not staged")
         for member in self._members:
-            member.installer.activate(digest)
+            member.installer.activate(parts[member.name])
 
     def check_trial(self, digest: bytes) -> None:
         """Make sure that every part is of this release."""
+        parts = self._parts(digest) or {}
         for member in self._members:
             try:
-                member.installer.check_trial(digest)
+                member.installer.check_trial(parts.get(member.name, b""))
             except InstallerError as error:
                 raise InstallerError(error.reason, f"{member.name}: {error.detail}") from None
 
     def commit(self, digest: bytes) -> None:
         """Accept every part; one that cannot does not keep the others from it."""
-        self._every(lambda member: member.installer.commit(digest), self._members)
+        parts = self._parts(digest) or {}
+        failed = self._every(
+            lambda member: member.installer.commit(parts.get(member.name, b"")), self._members
+        )
+        if failed is not None:
+            raise failed
 
     def roll_back(self, digest: bytes) -> bytes | None:
-        """Take every part back, the last one first, and return what all of them are of then.
+        """Take every part back, the last one first, and return the release that all are of then.
 
         Raises:
             InstallerError: A part could not be taken back; the others were. `INCONSISTENT` if parts
                 of several releases are there now.
         """
-        after: list[bytes | None] = []
-        failed = self._every(
-            lambda member: after.append(member.installer.roll_back(digest)),
-            list(reversed(self._members)),
-        )
-        now = [member.installer.running() for member in self._members]
+        parts = self._parts(digest)
+        if parts is None:
+            return self.running()  # it was never staged
+        after: dict[str, bytes | None] = {}
+
+        def back(member: Member) -> None:
+            after[member.name] = member.installer.roll_back(parts[member.name])
+
+        failed = self._every(back, list(reversed(self._members)))
         if failed is not None:
-            is_mixed = len({*now}) > 1
-            raise InstallerError(
-                Reason.INCONSISTENT if is_mixed else failed.reason, failed.detail
-            ) from None
-        if len({*after}) > 1:
-            raise InstallerError(
-                Reason.INCONSISTENT, f"{self._names(now)} are of different releases"
-            )
-        return after[0] if after else None
+            is_mixed = len({parts[name] == now for name, now in self._now().items()}) > 1
+            reason = Reason.INCONSISTENT if is_mixed else failed.reason
+            raise InstallerError(reason, failed.detail) from None
+        if not any(after.values()):
+            return None
+        release = self._release_of(after)
+        if release is None:
+            detail = f"parts of different releases are there: {_told(after)}"
+            raise InstallerError(Reason.INCONSISTENT, detail[:200])
+        return release
 
     def running(self) -> bytes | None:
         """Return the release that all parts are of, None if they differ or there is none."""
-        found = {member.installer.running() for member in self._members}
-        return found.pop() if len(found) == 1 else None
+        return self._release_of(self._now())
 
     def folder(self, digest: bytes) -> Path:
         """Return the folder with a link to each part."""
         return self._releases / digest.hex()
 
     def clean_up(self) -> None:
-        """Clean up after every part, and drop the links of what is gone."""
+        """Clean up after every part, and drop what is known of releases that are gone."""
         failed = self._every(lambda member: member.installer.clean_up(), self._members)
-        if self._releases.is_dir():
-            for folder in self._releases.iterdir():
-                digest = _digest(folder.name)
-                gone = digest is None or not any(
-                    member.installer.folder(digest).exists() for member in self._members
-                )
-                if gone:
-                    for link in folder.iterdir():
-                        link.unlink()
-                    folder.rmdir()
+        by_name = {member.name: member.installer for member in self._members}
+        for folder in self._folders():
+            parts = self._parts(bytes.fromhex(folder.name)) or {}
+            if not any(
+                name in by_name and by_name[name].folder(digest).exists()
+                for name, digest in parts.items()
+            ):
+                for entry in folder.iterdir():
+                    entry.unlink()
+                folder.rmdir()
         if failed is not None:
             raise failed
 
@@ -123,6 +149,38 @@ class Series:
                     given += [word for word in wanted if word not in given]
         return tuple(given) if is_awaited else None
 
+    # Parts.
+
+    def _now(self) -> dict[str, bytes | None]:
+        return {member.name: member.installer.running() for member in self._members}
+
+    def _release_of(self, now: Mapping[str, bytes | None]) -> bytes | None:
+        for folder in self._folders():
+            digest = bytes.fromhex(folder.name)
+            parts = self._parts(digest)
+            if parts is not None and all(parts.get(name) == each for name, each in now.items()):
+                return digest
+        return None
+
+    def _folders(self) -> list[Path]:
+        if not self._releases.is_dir():
+            return []
+        found = []
+        for folder in self._releases.iterdir():
+            with contextlib.suppress(ValueError):
+                bytes.fromhex(folder.name)
+                found.append(folder)
+        return found
+
+    def _parts(self, digest: bytes) -> dict[str, bytes] | None:
+        """Return what each part of a release is called, None if it was never staged here."""
+        try:
+            told = json.loads((self.folder(digest) / PARTS).read_bytes())
+            found = {str(name): bytes.fromhex(text) for name, text in told.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return None
+        return found if found.keys() >= {member.name for member in self._members} else None
+
     def _every(
         self, act: Callable[[Member], object], members: Sequence[Member]
     ) -> InstallerError | None:
@@ -136,50 +194,37 @@ class Series:
         return first
 
     def _link(self, digest: bytes) -> None:
-        folder = self.folder(digest)
+        folder, parts = self.folder(digest), self._parts(digest) or {}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             for member in self._members:
-                link = folder / member.name
                 with contextlib.suppress(FileExistsError):
-                    link.symlink_to(member.installer.folder(digest))
-            for each in (folder, folder.parent):
-                descriptor = os.open(each, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                    (folder / member.name).symlink_to(member.installer.folder(parts[member.name]))
+            fsync(folder)
         except OSError as error:
-            raise InstallerError(
-                Reason.INSTALLER_FAILED, f"{error.strerror}: {error.filename}"[:200]
-            ) from None
-
-    def _names(self, now: Sequence[bytes | None]) -> str:
-        told = [
-            f"{member.name} ({'nothing' if digest is None else digest.hex()[:8]})"
-            for member, digest in zip(self._members, now, strict=True)
-        ]
-        return ", ".join(told)
+            raise explained(error) from None
 
 
 def part_of(order: Order, name: str) -> Order:
-    """Return the order that the installer of one part gets: its artifacts and its parameters."""
+    """Return the order that the installer of one part gets: a release of nothing but this part."""
     manifest = order.manifest
     part = next(each for each in manifest.parts if each.name == name)
-    own = tuple(each for each in manifest.artifacts if each.part == name)
-    narrowed: Manifest = manifest.model_copy(
+    own = tuple(
+        each.model_copy(update={"part": ""}) for each in manifest.artifacts if each.part == name
+    )
+    alone: Manifest = manifest.model_copy(
         update={
             "installer": part.installer,
             "parameters": part.parameters,
             "artifacts": own,
+            "parts": (),
         }
     )
     files = {each.name: order.artifacts[each.name] for each in own}
-    return Order(narrowed, order.digest, files, order.unpacked_bytes_max)
+    return Order(alone, alone.digest(), files, order.unpacked_bytes_max)
 
 
-def _digest(name: str) -> bytes | None:
-    try:
-        return bytes.fromhex(name)
-    except ValueError:
-        return None
+def _told(now: Mapping[str, bytes | None]) -> str:
+    return ", ".join(
+        f"{name} ({'nothing' if digest is None else digest.hex()[:8]})"
+        for name, digest in now.items()
+    )

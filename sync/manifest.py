@@ -80,7 +80,7 @@ class Check(_Part):
     kind: Literal["command", "http", "unit", "hub"]
     command: Command | None = None
     """`command`: must exit with 0; run in the release's folder."""
-    url: Annotated[str, Field(pattern=r"^http://[^\s/]+(/\S*)?$", max_length=500)] = ""
+    url: Annotated[str, Field(pattern=r"^(http://[^\s/]+(/\S*)?)?$", max_length=500)] = ""
     """`http`: asked with GET; plain HTTP, because it asks the device itself."""
     status: Annotated[int, Field(ge=100, le=599)] = 200
     """`http`: what the answer must have."""

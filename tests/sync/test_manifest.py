@@ -144,3 +144,32 @@ def test_a_release_is_measured_if_it_has_an_owner_and_an_outcome(
     manifest: Manifest = manifest_from({**FIELDS, "owner": owner, "outcomes": outcomes})
     assert manifest.is_measured is is_measured
     assert parse_manifest(manifest.canonical()) == manifest
+
+
+def test_checks_of_every_kind_read_back_as_they_were_written() -> None:
+    checks = [
+        {"kind": "command", "command": ["true"]},
+        {"kind": "http", "url": "http://127.0.0.1:8080/health?deep=1", "status": 204},
+        {"kind": "unit", "unit": "pump@1.service"},
+        {"kind": "hub", "budget_s": 5},
+    ]
+    manifest = manifest_from({**FIELDS, "health": {"checks": checks}})
+
+    assert parse_manifest(manifest.canonical()) == manifest
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"kind": "http"},
+        {"kind": "http", "url": "https://example.org/"},
+        {"kind": "unit"},
+        {"kind": "unit", "unit": "../x.service"},
+        {"kind": "command"},
+        {"kind": "hub"},
+        {"kind": "ping"},
+    ],
+)
+def test_health_that_proves_nothing_is_refused(check: dict[str, object]) -> None:
+    with pytest.raises(BadManifest, match="health"):
+        manifest_from({**FIELDS, "health": {"checks": [check]}})
