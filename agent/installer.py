@@ -342,6 +342,10 @@ class InstallEngine:
             self._documents.stages(journal.deployment), stage
         ):
             stage = Stage.FAILED
+        if stage is Stage.ACKNOWLEDGED:
+            # Where committing was let go because it took the device down, this was not said yet;
+            # the trial was passed all the same, or there would have been nothing to commit.
+            await self._documents.acknowledge(journal.deployment, Stage.HEALTHY)
         await self._documents.acknowledge(
             journal.deployment, stage, reason=journal.reason, detail=journal.detail
         )

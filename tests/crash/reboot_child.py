@@ -37,21 +37,14 @@ class Clock(SystemClock):
         return replace(super().stamp(), boot=self._number.to_bytes(BOOT_BYTES))
 
 
-def main() -> None:
-    state_dir, install_dir, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+def prepare(state_dir: Path, install_dir: Path, *, comes_up: bool) -> None:
+    """Boot, and let the agent find an installer, a clock and a reboot of this device."""
     counter = state_dir.parent / "starts"
     number = int(counter.read_text()) + 1 if counter.exists() else 1
     counter.write_text(str(number))
-    slots.start(install_dir / "lamp", comes_up=sys.argv[4] == "yes")
-    steps = Steps(kill_at)
+    slots.start(install_dir / "lamp", comes_up=comes_up)
     setattr(agent_child, "SystemClock", lambda: Clock(number))  # noqa: B010 - of another module
     setattr(releases, "entry_points", lambda **_: [Entry()])  # noqa: B010 - of another module
-    for owner, names in (
-        (Store, ("write_journal", "log", "keep")),
-        (slots.TwoSlots, ("stage", "activate", "commit", "roll_back")),
-    ):
-        for name in names:
-            setattr(owner, name, steps.around(getattr(owner, name)))
 
     def settings(*given: Any) -> Any:
         kill = ("sh", "-c", 'kill -9 "$PPID"')
@@ -60,6 +53,18 @@ def main() -> None:
         )
 
     setattr(agent_child, "settings_for", settings)  # noqa: B010 - of another module
+
+
+def main() -> None:
+    state_dir, install_dir, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    prepare(state_dir, install_dir, comes_up=sys.argv[4] == "yes")
+    steps = Steps(kill_at)
+    for owner, names in (
+        (Store, ("write_journal", "log", "keep")),
+        (slots.TwoSlots, ("stage", "activate", "commit", "roll_back")),
+    ):
+        for name in names:
+            setattr(owner, name, steps.around(getattr(owner, name)))
     asyncio.run(agent_child.work(state_dir, install_dir))
     sys.stdout.write(f"{steps.count}\n")
 
