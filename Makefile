@@ -50,7 +50,8 @@ soak: $(VENV)/.installed ## Every test in its long form (hours)
 .PHONY: lock
 lock: ## Write requirements.lock anew from pyproject.toml (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv on PATH, or UV=/path/to/uv" >&2; exit 1; }
-	$(UV) pip compile pyproject.toml --extra hub --extra dev --extra rauc --universal --python-version 3.11 \
+	$(UV) pip compile pyproject.toml --extra hub --extra dev --extra rauc --extra s3 \
+		--universal --python-version 3.11 \
 		--no-config --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 

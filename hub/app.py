@@ -24,7 +24,7 @@ from hub.admission import Admission
 from hub.api.app import build_api
 from hub.api.device_app import build_device_api
 from hub.api.status import Status
-from hub.artifacts import Artifacts
+from hub.artifact_store import ArtifactStore, open_store
 from hub.broker import EmbeddedBroker
 from hub.broker_plan import BrokerProblem
 from hub.clock import Clock, SystemClock
@@ -118,7 +118,7 @@ async def serve(
     try:
         mender = Mender(clock)
         database.mend = mender.mend
-        artifacts = Artifacts(settings.state_dir, blob_max_bytes=settings.blob_max_bytes)
+        artifacts = await open_store(settings)
         identity = database.transact(lambda db: begin(db, clock.now_ms()))
         desired = mender.desired = DesiredDocuments(identity.client_id)
         begun = _Begun(database, artifacts, identity, desired, mender)
@@ -163,7 +163,7 @@ class _Begun:
     """What is there before anybody hears of the hub."""
 
     database: Database
-    artifacts: Artifacts
+    artifacts: ArtifactStore
     identity: Identity
     desired: DesiredDocuments
     mender: Mender
@@ -249,6 +249,7 @@ class _Hub:
     mailroom: Mailroom
     publisher: Publisher
     packs: Packs
+    artifacts: ArtifactStore
     http: HttpServer
     https: HttpServer | None
     ready: Ready
@@ -334,6 +335,7 @@ class _Hub:
                 "unsent_count": mailroom.unsent_count,
                 "fault_count": mailroom.fault_count,
                 "mended_count": begun.mender.mended_count,
+                **begun.artifacts.counters(),
                 **{f"mqtt_{name}": count for name, count in transport.counters.as_dict().items()},
             }
 
@@ -368,6 +370,7 @@ class _Hub:
             mailroom=mailroom,
             publisher=publisher,
             packs=packs,
+            artifacts=begun.artifacts,
             http=HttpServer(
                 build_api(operations, status, trust_desk, desk),
                 front.listening,
@@ -394,6 +397,7 @@ class _Hub:
                 tasks.create_task(self.http.run(), name="http"),
                 tasks.create_task(self.publisher.run(), name="publisher"),
                 tasks.create_task(self.packs.run(), name="packs"),
+                tasks.create_task(self.artifacts.run(), name="artifacts"),
                 tasks.create_task(self.mailroom.keep_time(), name="time"),
                 tasks.create_task(self.mailroom.run(), name="mailroom"),
                 link,

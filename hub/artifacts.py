@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final
 
@@ -111,7 +111,7 @@ class Artifacts:
             await self.receive(digest, chunks())
         return digest
 
-    async def read(self, digest: str, start: int, stop: int) -> AsyncIterator[bytes]:
+    async def read(self, digest: str, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """Give the bytes from `start` up to `stop` of an artifact that is there."""
         file = await asyncio.to_thread(self.path(digest).open, "rb")
         with file:
@@ -137,10 +137,42 @@ class Artifacts:
             except FileNotFoundError:
                 found = await asyncio.to_thread(_blocks_of, self.path(digest))
             with contextlib.suppress(OSError):  # it can be worked out again
-                await asyncio.to_thread(_replace, kept, found)
+                await asyncio.to_thread(self.keep_blocks, digest, found)
         return found
 
-    def remove(self, digest: str) -> None:
+    def kept_blocks(self, digest: str) -> bytes | None:
+        """Return the same if it was worked out before, None if not."""
+        try:
+            return (self._blocks / digest).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep_blocks(self, digest: str, blocks: bytes) -> None:
+        """Keep the digests of the blocks of an artifact, durably."""
+        write_durably(self._blocks / digest, blocks)
+
+    def every(self) -> list[tuple[str, Path]]:
+        """Return all artifacts with where they are, those that came first before the others."""
+        found = [path for path in self._folder.glob("??/*") if is_digest(path.name)]
+        return [(path.name, path) for path in sorted(found, key=_came_at)]
+
+    @contextlib.asynccontextmanager
+    async def on_disk(self, digest: str) -> AsyncIterator[Path]:
+        """Give an artifact that is here as a file."""
+        yield self.path(digest)
+
+    async def link(self, digest: str) -> str | None:  # noqa: ARG002 - as every store
+        """Return None: what is in a folder is fetched from the hub."""
+        return None
+
+    def counters(self) -> Mapping[str, int]:
+        """Return nothing: a folder has nothing to tell."""
+        return {}
+
+    async def run(self) -> None:
+        """Return at once: a folder needs no tending."""
+
+    async def remove(self, digest: str) -> None:
         """Remove an artifact that can be made again. Whoever is fetching it gets it to its end."""
         self.path(digest).unlink(missing_ok=True)
         (self._blocks / digest).unlink(missing_ok=True)
@@ -201,10 +233,21 @@ def _blocks_of(path: Path) -> bytes:
         )
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _came_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # removed at this moment
+        return 0.0
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Put a small file there at once, so that a power cut leaves all of it or nothing."""
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    scratch.write_bytes(content)
+    with scratch.open("wb") as file:
+        file.write(content)
+        _flush(file)
     scratch.replace(path)
+    _flush_folder(path.parent)
 
 
 def _flush_folder(folder: Path) -> None:

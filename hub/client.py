@@ -243,7 +243,7 @@ class HubClient:
 
     def get_blob(self, sha256: str) -> bytes:
         """Return a blob that is small enough to be held, such as a manifest."""
-        return self._request("GET", f"/blobs/{_part(sha256)}")
+        return self._request("GET", f"/blobs/{_part(sha256)}?via=hub")
 
     def deploy(
         self,

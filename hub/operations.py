@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar
 
 from firmware_hooks.tree import tree_named
 from hub import deployments, releases, terms, views, wishes
-from hub.artifacts import Artifacts, is_digest
+from hub.artifact_store import ArtifactStore
+from hub.artifacts import is_digest
 from hub.audit import DONE, UNCHANGED, Act, Ledger, who_acts
 from hub.clock import Clock
 from hub.conversations import Conversations
@@ -65,7 +66,7 @@ class Operations:
     settings: Settings
     clock: Clock
     database: Database
-    artifacts: Artifacts
+    artifacts: ArtifactStore
     desired: DesiredDocuments
     entries: Entries
     groups: Groups

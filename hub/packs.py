@@ -22,8 +22,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from hub.artifacts import Artifacts
-from hub.errors import StateDirUnusable, StorageFull
+from hub.artifact_store import ArtifactStore
+from hub.errors import StateDirUnusable, StorageUnusable
 from hub.pack_worker import COMMAND, Exit
 from hub.packing import BEST_LEVEL, FIRST_LEVEL
 
@@ -89,7 +89,7 @@ class Packs:
     def __init__(
         self,
         state_dir: Path,
-        artifacts: Artifacts,
+        artifacts: ArtifactStore,
         *,
         count_max: int,
         make_s: float,
@@ -164,7 +164,7 @@ class Packs:
                     if wanted.level == FIRST_LEVEL:
                         self._fail(wanted.name, str(error))
                     logger.info("no pack %s: %s", wanted.name, error)
-                except (OSError, StorageFull) as error:
+                except (OSError, StorageUnusable) as error:
                     self._fail(wanted.name, "the hub could not make it")
                     logger.warning("a pack could not be made %s: %s", wanted.name, error)
                 finally:
@@ -202,7 +202,11 @@ class Packs:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         folder.mkdir()
         try:
-            await self._run(wanted, folder)
+            async with (
+                self._artifacts.on_disk(wanted.base.artifact) as base,
+                self._artifacts.on_disk(wanted.target.artifact) as target,
+            ):
+                await self._run(wanted, base, target, folder)
             made = folder / "pack"
             length_bytes = made.stat().st_size
             if length_bytes >= wanted.target.artifact_bytes:
@@ -211,12 +215,11 @@ class Packs:
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def _run(self, wanted: _Wanted, folder: Path) -> None:
-        base, target = wanted.base, wanted.target
+    async def _run(self, wanted: _Wanted, base: Path, target: Path, folder: Path) -> None:
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
-            *(self._artifacts.path(base.artifact), base.tree.hex()),
-            *(self._artifacts.path(target.artifact), target.tree.hex()),
+            *(base, wanted.base.tree.hex()),
+            *(target, wanted.target.tree.hex()),
             folder,
             *(str(wanted.level), str(self._bytes_max), str(max(1, round(self._make_s)))),
             stdin=asyncio.subprocess.DEVNULL,
@@ -259,9 +262,9 @@ class Packs:
         scratch.write_bytes(msgspec.json.encode(pack))
         scratch.replace(self._folder / wanted.name)
         logger.info("made pack %s: %d bytes, level %d", wanted.name, length_bytes, wanted.level)
-        self._drop_oldest()
+        await self._drop_oldest()
 
-    def _drop_oldest(self) -> None:
+    async def _drop_oldest(self) -> None:
         kept = [path for path in self._folder.iterdir() if path.is_file() and "." not in path.name]
         kept.sort(key=lambda path: path.stat().st_mtime)
         needed = {each for path in kept[-self._count_max :] for each in self._blobs(path.name)}
@@ -270,7 +273,7 @@ class Packs:
             path.unlink()
             for each in blobs:
                 if each not in needed:
-                    self._artifacts.remove(each)
+                    await self._artifacts.remove(each)
 
     def _blobs(self, name: str) -> tuple[str, ...]:
         """Return the artifacts that are there for this pack alone."""

@@ -5,7 +5,8 @@ Owns that check, and how a person names a release. Never installs or assigns one
 
 from typing import Final
 
-from hub.artifacts import Artifacts, is_digest
+from hub.artifact_store import ArtifactStore
+from hub.artifacts import is_digest
 from hub.errors import Clash, NotFound, WrongContent
 from hub.store import releases
 from hub.store.database import Connection
@@ -15,7 +16,7 @@ from sync.manifest import BadManifest, Manifest, manifest_from
 MISSING_NAMED_MAX: Final = 10
 
 
-def check_release(fields: object, artifacts: Artifacts) -> Manifest:
+def check_release(fields: object, artifacts: ArtifactStore) -> Manifest:
     """Return the manifest with these fields, if it can be released.
 
     Raises:

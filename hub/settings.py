@@ -8,10 +8,12 @@ wins. Names are used in files of other people; never reuse one.
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -37,6 +39,11 @@ EMBEDDED: Final = "embedded"
 """Value of `broker` that asks for a broker of the hub's own."""
 
 PORT_MAX: Final = 65_535
+
+LINK_MAX_S: Final = 7 * 86_400
+"""S3 signs addresses for no longer."""
+
+_STORE_URL: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]{0,200})?")
 
 Port = Annotated[int, Field(ge=0, le=PORT_MAX)]
 
@@ -165,6 +172,49 @@ class Settings(BaseModel):
         description="Largest release, unpacked, that packs are made for. While one is made, the "
         "disk holds three of them.",
     )
+    artifact_store_url: str | None = Field(
+        default=None,
+        description="`s3://bucket/prefix`: artifacts are kept there, and devices fetch them from "
+        "there. None keeps them in the state directory.",
+    )
+    artifact_store_endpoint: str | None = Field(
+        default=None,
+        description="Address of the bucket's server, such as `https://s3.example.org`; that of the "
+        "region at Amazon if none.",
+    )
+    artifact_store_device_endpoint: str | None = Field(
+        default=None,
+        description="The same as devices reach it, if that is another. They follow `https` only, "
+        "and `http` on loopback.",
+    )
+    artifact_store_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] = Field(
+        default="us-east-1", description="Region that the bucket's server expects in signatures."
+    )
+    artifact_store_key_id: str | None = Field(
+        default=None,
+        description="Id of the key to the bucket. Without one the usual places count: "
+        "`AWS_ACCESS_KEY_ID` and what goes with it, then what the machine was given.",
+    )
+    artifact_store_secret: SecretStr | None = Field(
+        default=None, description="Secret half of the key to the bucket."
+    )
+    artifact_store_secret_file: Path | None = Field(
+        default=None, description="File that holds the secret instead, on one line."
+    )
+    artifact_store_keep_bytes: Annotated[int, Field(ge=0, le=2**50)] = Field(
+        default=1024**3,
+        description="Most bytes of artifacts that stay in the state directory as well once they "
+        "are in the bucket; those not asked for the longest go first.",
+    )
+    artifact_store_stall_s: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+        default=30.0,
+        description="Longest that one request to the bucket may take; one carries at most 8 MiB.",
+    )
+    artifact_link_s: Annotated[int, Field(ge=0, le=LINK_MAX_S)] = Field(
+        default=3600,
+        description="How long an address that a device is sent to in the bucket is good. 0 sends "
+        "no device there, and the hub passes everything on itself.",
+    )
     http_connections_max_count: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=500,
         description="Most HTTP connections that are served at once; further ones are told to come "
@@ -267,6 +317,63 @@ class Settings(BaseModel):
             split_address(broker)
         return broker
 
+    @field_validator("artifact_store_url")
+    @classmethod
+    def _name_a_bucket(cls, url: str | None) -> str | None:
+        if url is not None and _STORE_URL.fullmatch(url) is None:
+            raise ValueError("it is not s3://bucket/prefix; credentials have settings of their own")
+        return url
+
+    @field_validator("artifact_store_endpoint", "artifact_store_device_endpoint")
+    @classmethod
+    def _name_a_server(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if (
+            parts.scheme not in {"http", "https"}
+            or not parts.hostname
+            or parts.path not in {"", "/"}
+            or parts.query
+            or "@" in parts.netloc
+        ):
+            raise ValueError("it is not http(s)://host or http(s)://host:port")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _pair_the_key(self) -> "Settings":
+        secrets = [self.artifact_store_secret, self.artifact_store_secret_file]
+        count = sum(each is not None for each in secrets)
+        if count != (self.artifact_store_key_id is not None):
+            raise ValueError(
+                "artifact_store_key_id needs artifact_store_secret or artifact_store_secret_file, "
+                "one of them, and they need it"
+            )
+        return self
+
+    def artifact_store_credentials(self) -> tuple[str, str] | None:
+        """Return id and secret of the key to the bucket, None if they are found elsewhere.
+
+        Raises:
+            BadSettings: The file that holds the secret cannot be read, or is empty.
+        """
+        if self.artifact_store_key_id is None:
+            return None
+        file = self.artifact_store_secret_file
+        if file is None:
+            assert self.artifact_store_secret is not None  # noqa: S101 - _pair_the_key
+            return self.artifact_store_key_id, self.artifact_store_secret.get_secret_value()
+        try:
+            secret = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise BadSettings(
+                f"artifact_store_secret_file {file} cannot be read: {reason}"
+            ) from None
+        if not secret or len(secret.split()) != 1:
+            raise BadSettings(f"artifact_store_secret_file {file} does not hold one secret")
+        return self.artifact_store_key_id, secret
+
     @property
     def broker_address(self) -> tuple[str, int] | None:
         """Return host and port of the broker, None if it is the embedded one."""
@@ -323,7 +430,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _explain(fault: Mapping[str, Any], sources: Mapping[str, str]) -> str:
-    name = str(fault["loc"][0]) if fault["loc"] else "settings"
+    if not fault["loc"]:
+        return f"settings do not fit together: {sentence(fault)}"
+    name = str(fault["loc"][0])
     source = f" (from {sources[name]})" if name in sources else ""
     if fault["type"] == "extra_forbidden":
         known = ", ".join(Settings.model_fields)

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from hub.artifacts import Artifacts, full_disk_named, is_digest
+from hub.artifact_store import ArtifactStore
+from hub.artifacts import full_disk_named, is_digest
 from hub.errors import Clash, Refusal, TooLarge, WrongContent
 
 FOLDER: Final = Path("blobs") / "uploads"
@@ -29,7 +30,7 @@ READ_BYTES: Final = 1024 * 1024
 class Uploads:
     """Uploads under way in one state directory."""
 
-    def __init__(self, state_dir: Path, artifacts: Artifacts, *, blob_max_bytes: int) -> None:
+    def __init__(self, state_dir: Path, artifacts: ArtifactStore, *, blob_max_bytes: int) -> None:
         """Remove what was left lying too long.
 
         Raises:

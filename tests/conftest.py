@@ -1,10 +1,14 @@
-"""What every test run shares: how hard Hypothesis tries, and how much an assert says."""
+"""What every test run shares: how hard Hypothesis tries, what an assert says, one real bucket."""
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+if TYPE_CHECKING:
+    from tests.system.bucket_server import BucketServer
 # The contract of installers ships in the package; its asserts are to say as much as ours.
 pytest.register_assert_rewrite("firmware_hooks.conformance")
 
@@ -22,3 +26,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("fieldfare")
+
+
+@pytest.fixture(scope="session")
+def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["BucketServer"]:
+    """Give a real S3 server, which all tests of this run share: it takes three seconds to start."""
+    from tests.system.bucket_server import running_bucket_server
+
+    with running_bucket_server(tmp_path_factory.mktemp("bucket")) as server:
+        yield server

@@ -18,7 +18,7 @@ ROOMS: list[str] = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["pack
 LOCK = (ROOT / "requirements.lock").read_text()
 
 # Imported by the hub alone. `yaml` and `httpx` come with its web framework.
-HUB_STACK = {"apsw", "click", "hub", "httpx", "litestar", "rich", "uvicorn", "yaml"}
+HUB_STACK = {"apsw", "click", "hub", "httpx", "litestar", "obstore", "rich", "uvicorn", "yaml"}
 
 
 def top_level_packages() -> set[str]:
@@ -171,7 +171,7 @@ def test_every_locked_distribution_has_one_exact_version_and_a_digest() -> None:
 
 
 def test_the_lock_holds_what_device_hub_and_tests_ask_for_and_no_rig() -> None:
-    asked = [*PROJECT["dependencies"], *EXTRAS["hub"], *EXTRAS["dev"]]
+    asked = [*PROJECT["dependencies"], *EXTRAS["hub"], *EXTRAS["s3"], *EXTRAS["dev"]]
     assert {distribution_of(requirement) for requirement in asked} <= set(locked())
     assert {distribution_of(requirement) for requirement in EXTRAS["hil"]} & set(locked()) == set()
 

@@ -4,22 +4,26 @@ Owns `/api/v1/blobs`. A blob never changes, so its entity tag is its digest and 
 ever.
 """
 
-from typing import Annotated, Any
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Literal
 
 from litestar import Request, Response, get, head, put
-from litestar.params import PathParameter
+from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
 from litestar.status_codes import (
     HTTP_200_OK,
     HTTP_201_CREATED,
     HTTP_206_PARTIAL_CONTENT,
     HTTP_304_NOT_MODIFIED,
+    HTTP_307_TEMPORARY_REDIRECT,
     HTTP_416_REQUESTED_RANGE_NOT_SATISFIABLE,
 )
 
 from hub.api.given import TheOperations
 from hub.api.ranges import Part, Unsatisfiable, wanted
-from hub.artifacts import Artifacts, is_digest
+from hub.artifact_store import ArtifactStore
+from hub.artifacts import is_digest
 from hub.errors import NotFound, Refusal
 
 PATH = "/blobs/{digest:str}"
@@ -29,7 +33,7 @@ Digest = Annotated[
 ]
 
 
-def _length_bytes(artifacts: Artifacts, digest: str) -> int:
+def _length_bytes(artifacts: ArtifactStore, digest: str) -> int:
     if not is_digest(digest):
         raise Refusal("a blob is named by its SHA-256: 64 hex digits in lower case")
     length_bytes = artifacts.length_bytes(digest)
@@ -56,9 +60,21 @@ async def head_blob(operations: TheOperations, digest: Digest) -> Response[None]
     return Response(None, headers=headers)
 
 
-@get(PATH, summary="A blob, or the part that Range asks for", media_type="application/octet-stream")
+@get(
+    PATH,
+    summary="A blob, or the part that Range asks for",
+    description="307 sends to the bucket in which the hub keeps its artifacts, for a long blob, if "
+    "it has one; `via=hub` asks the hub to send it itself. 503 if it is there alone and cannot be "
+    "had now.",
+    media_type="application/octet-stream",
+)
 async def get_blob(
-    request: Request[Any, Any, Any], operations: TheOperations, digest: Digest
+    request: Request[Any, Any, Any],
+    operations: TheOperations,
+    digest: Digest,
+    via: Annotated[
+        Literal["hub"] | None, QueryParameter(description="Whom the bytes must come from.")
+    ] = None,
 ) -> Response[Any]:
     """Send the content; a download that broke off goes on with Range and If-Range."""
     artifacts = operations.artifacts
@@ -69,6 +85,13 @@ async def get_blob(
         headers = _headers(digest, length_bytes)
         del headers["content-length"]
         return Response(b"", status_code=HTTP_304_NOT_MODIFIED, headers=headers)
+    link = None if via == "hub" else await artifacts.link(digest)
+    if link is not None:
+        return Response(
+            b"",
+            status_code=HTTP_307_TEMPORARY_REDIRECT,
+            headers={"location": link, "cache-control": "no-store"},
+        )
     try:
         part = wanted(
             request.headers.get("range"),
@@ -89,12 +112,22 @@ async def get_blob(
         whole, status = part, HTTP_206_PARTIAL_CONTENT
         headers = _headers(digest, part.stop - part.start)
         headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{length_bytes}"
+    chunks = artifacts.read(digest, whole.start, whole.stop)
+    # Asked for before the answer begins: what cannot be had at all is an answer of its own.
+    first = await anext(chunks, b"")
     return Stream(
-        artifacts.read(digest, whole.start, whole.stop),
+        _from(first, chunks),
         status_code=status,
         headers=headers,
         media_type="application/octet-stream",
     )
+
+
+async def _from(first: bytes, more: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(more):
+        yield first
+        async for chunk in more:
+            yield chunk
 
 
 @get(
