@@ -5,6 +5,8 @@ Owns where each byte goes and when it is too much. Never opens a connection or a
 
 import os
 import time
+from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from agent.blocks import Watch, WrongBlock
@@ -16,6 +18,17 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
 
 CHUNK_BYTES: Final = 64 * 1024
+
+
+NOT_NOW: Final = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+"""Answers that mean the hub is out of reach, whoever gives them."""
 
 
 class Taking:
@@ -89,6 +102,29 @@ class Taking:
         if slow and chunk:
             raise FetchFailed(Reason.SLOW, slow, final=False)
         return chunk
+
+
+def start_of(answer: "HTTPResponse", part: Path, have_bytes: int) -> int:
+    """Return at which byte of the file an answer begins.
+
+    Raises:
+        FetchFailed: It gives nothing of the file, or another part than was asked for.
+    """
+    if answer.status == HTTPStatus.OK:
+        return 0
+    if answer.status == HTTPStatus.PARTIAL_CONTENT:
+        if (answer.getheader("Content-Range") or "").startswith(f"bytes {have_bytes}-"):
+            return have_bytes
+        raise FetchFailed(
+            Reason.DOWNLOAD_FAILED, "the hub sent another range than was asked for", final=False
+        )
+    if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        part.unlink(missing_ok=True)
+    not_there = answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+    reason = Reason.NOT_FOUND if not_there else Reason.DOWNLOAD_FAILED
+    if answer.status in NOT_NOW:
+        reason = Reason.UNREACHABLE
+    raise FetchFailed(reason, f"the hub answered {answer.status}", final=not_there)
 
 
 def check_budget(budget: Budget, length_bytes: int) -> None:

@@ -6,7 +6,7 @@ nothing of other attempts but what these files say.
 
 Rules: a file gets its final name only when its digest is right. Never more bytes than were
 announced are taken. What a place other than the hub does wrong costs that place the file, and
-nothing else.
+nothing else; what a store does to which the hub sends us makes us ask the hub itself.
 
 Format: HTTP/1.1 with Range and If-Range (RFC 9110, sections 13.1.5 and 14.2).
 """
@@ -20,34 +20,29 @@ import time
 from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from agent.blocks import WORTH_BYTES, Blocks, WrongBlock, list_bytes, resumed
 from agent.line import FetchFailed, FetchLimits, Line, LinkBroke, ends_within, on_disk
 from agent.link import Budget, Flow, Pace, metered_link
+from agent.media import copy_from_media
+from agent.redirects import REDIRECTS, REDIRECTS_MAX, StoreFailed, followed, named, origin_of
 from agent.room import reserve
-from agent.taking import CHUNK_BYTES, Taking, check_budget
+from agent.taking import Taking, check_budget, start_of
 from sync.stages import Reason
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
 
-REDIRECTS_MAX: Final = 3
 COMPLAINTS_MAX: Final = 2
 """So often a block may be wrong before it is the list that is held to be."""
 
-REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+LINKS_MAX: Final = 2
+"""So often the hub is asked where to go: a signed address may be too old when we get there."""
 
-NOT_NOW: Final = frozenset(
-    {
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.BAD_GATEWAY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT,
-    }
-)
-"""Answers that mean the hub is out of reach, whoever gives them."""
+VIA_HUB: Final = "?via=hub"
+"""Asks the hub to send the bytes itself."""
 
 
 class Transfer:
@@ -67,7 +62,7 @@ class Transfer:
         nobody else is shown who this device is, nor trusted by the hub's authority.
         """
         self._tls = tls
-        self._hub_origin = _origin(hub_url)
+        self._hub_origin = origin_of(hub_url)
         self._imported = imported
         self.hub_url = hub_url
         self._folder = folder
@@ -78,6 +73,16 @@ class Transfer:
         """Files whose list is not there, or not believed."""
         self._given_up: set[tuple[str, str]] = set()
         """Neighbours and files that they do not have, or not right."""
+        self._hub_only: set[str] = set()
+        """Files that a store to which the hub sends has not right."""
+        self._tags: dict[str, str] = {}
+        """What that store calls the file, so that it can tell another one."""
+        self._stored: set[str] = set()
+        """Files of which that store has given something."""
+        self._is_at_store = False
+        """Whether it is the one that answers, or should."""
+        self._came_bytes = 0
+        """In the latest try."""
 
     def path(self, sha256: str) -> Path:
         """Return where the verified file lies once it is here."""
@@ -108,9 +113,11 @@ class Transfer:
         places = [each for each in self._limits.neighbours if (each, sha256) not in self._given_up]
         for place in (*places, self.hub_url):
             try:
-                self._download(place, sha256, part, length_bytes, line)
+                self._bring(place, sha256, part, length_bytes, line)
                 self._finish(sha256, part, length_bytes)
             except FetchFailed as failed:
+                if failed.reason is Reason.DIGEST_MISMATCH and sha256 in self._stored:
+                    self._hub_only.add(sha256)
                 if place == self.hub_url or failed.reason is Reason.NO_SPACE or line.is_cut:
                     raise
                 self._given_up.add((place, sha256))
@@ -136,7 +143,7 @@ class Transfer:
                 have_bytes = 0
             if have_bytes < length_bytes:
                 self._check_room(part, length_bytes)
-                self._copy_from_media(sha256, length_bytes, part)
+                copy_from_media(self._limits.media_dirs, sha256, length_bytes, part)
 
     def ask(self, path: str, bytes_max: int) -> tuple[int, float, bytes]:
         """Ask the hub something small, once; return status, Retry-After in seconds, and answer.
@@ -177,45 +184,57 @@ class Transfer:
                     Reason.UNREACHABLE, f"waiting for another link than {metered}", final=False
                 )
 
-    def _copy_from_media(self, sha256: str, length_bytes: int, part: Path) -> None:
-        """Copy the file from a folder that has it, right to the last byte."""
-        for folder in self._limits.media_dirs:
-            hashed = hashlib.sha256()
-            copied = part.with_suffix(".copy")
-            try:
-                source = (folder / sha256).open("rb")
-            except OSError:
-                continue  # not there, or no medium is
-            with source, copied.open("wb") as file:
-                left_bytes = length_bytes
-                while chunk := _read_medium(source, min(CHUNK_BYTES * 16, left_bytes)):
-                    hashed.update(chunk)
-                    file.write(chunk)
-                    left_bytes -= len(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            if hashed.hexdigest() == sha256:
-                copied.replace(part)
-                return
-            copied.unlink()
-
     # The download.
 
-    def _download(self, place: str, sha256: str, part: Path, length_bytes: int, line: Line) -> None:
+    def _bring(self, place: str, sha256: str, part: Path, length_bytes: int, line: Line) -> None:
+        """Download from where `place` sends us, or from itself if that place is of no use."""
+        url = f"{place.rstrip('/')}/api/v1/blobs/{sha256}"
+        before = ""
+        for _ in range(0 if sha256 in self._hub_only else LINKS_MAX):
+            try:
+                self._download(place, url, sha256, part, length_bytes, line)
+            except FetchFailed as failed:
+                if not self._is_at_store or line.is_cut or not self._is_in_vain(failed):
+                    raise
+                if failed.reason in (Reason.DIGEST_MISMATCH, Reason.TOO_LARGE):
+                    self._hub_only.add(sha256)
+                before = f"; before that the store: {failed.detail}"
+                if not (isinstance(failed, StoreFailed) and failed.is_stale):
+                    break
+            else:
+                return
+        try:
+            self._download(place, url + VIA_HUB, sha256, part, length_bytes, line)
+        except FetchFailed as failed:
+            detail = f"{failed.detail}{before}"[:200]
+            raise FetchFailed(failed.reason, detail, final=failed.final) from None
+
+    def _is_in_vain(self, failed: FetchFailed) -> bool:
+        """Tell whether to ask the hub itself; a link that merely broke is tried again as it is."""
+        if failed.reason is Reason.UNREACHABLE:
+            return not self._came_bytes
+        return failed.reason in (Reason.DIGEST_MISMATCH, Reason.TOO_LARGE) or not failed.final
+
+    def _download(
+        self, place: str, url: str, sha256: str, part: Path, length_bytes: int, line: Line
+    ) -> None:
         # Imported here: HTTP takes 2 MB of memory, and most agents install nothing for weeks.
         from http.client import HTTPException  # noqa: PLC0415
 
         if place == self.hub_url:
             self._check_link(length_bytes)
         blocks = self._blocks(sha256, length_bytes, line)
+        self._is_at_store = False
+        self._came_bytes = 0
         try:
             with line.touching(), on_disk():
                 budget = Budget(part.with_suffix(".spent"), length_bytes, self._limits.budget_ratio)
                 check_budget(budget, length_bytes)
                 have_bytes = _good_bytes(part, blocks)
+                spent_bytes = budget.spent_bytes
             with contextlib.ExitStack() as stack:
-                answer = self._open(stack, place, sha256, have_bytes, line)
-                start = _start_of(answer, part, have_bytes)
+                answer = self._open(stack, url, sha256, have_bytes, line)
+                start = start_of(answer, part, have_bytes)
                 with on_disk(), part.open("ab") as file:
                     reserve(file.fileno(), length_bytes)
                     flow = Flow(self._limits.least_bytes_per_s, self._limits.slow_s)
@@ -224,9 +243,12 @@ class Transfer:
                     try:
                         taking.copy(answer, start, have_bytes, watch)
                     finally:
+                        self._came_bytes = budget.spent_bytes - spent_bytes
                         file.flush()
                         os.fsync(file.fileno())
                         budget.save()
+            if self._is_at_store and not self._came_bytes:
+                raise StoreFailed("it broke off before the first byte")
         except WrongBlock as wrong:
             self._complain(sha256, wrong.start)
             raise FetchFailed(Reason.DIGEST_MISMATCH, str(wrong), final=False) from None
@@ -264,7 +286,7 @@ class Transfer:
 
         address = urlsplit(url)
         host, stall_s = address.hostname or "", self._limits.stall_s
-        tls = self._tls if _origin(url) == self._hub_origin else None
+        tls = self._tls if origin_of(url) == self._hub_origin else None
         connection = (
             HTTPSConnection(host, address.port, timeout=stall_s, context=tls)
             if address.scheme == "https"
@@ -296,26 +318,56 @@ class Transfer:
         return bytes(body)
 
     def _open(
-        self, stack: contextlib.ExitStack, place: str, sha256: str, have_bytes: int, line: Line
+        self, stack: contextlib.ExitStack, url: str, sha256: str, have_bytes: int, line: Line
     ) -> "HTTPResponse":
-        """Ask `place` for the rest of the file, and whomever it sends us to."""
-        headers = _headers()
-        if have_bytes:
-            headers |= {"Range": f"bytes={have_bytes}-", "If-Range": f'"{sha256}"'}
-        url = f"{place.rstrip('/')}/api/v1/blobs/{sha256}"
+        """Ask for the rest of the file, and whomever we are sent on to.
+
+        Raises:
+            StoreFailed: Who that is does not give it.
+        """
+        first = origin_of(url)
         for _ in range(REDIRECTS_MAX + 1):
+            self._is_at_store = origin_of(url) != first
+            headers = self._asked(sha256, have_bytes)
             line.release()
             connection = stack.enter_context(contextlib.closing(self._connect(url)))
             line.hold(connection.sock)
             answer = self._answer(connection, _path_of(url), headers)
             if answer.status not in REDIRECTS:
+                if self._is_at_store:
+                    self._note_store(url, answer, sha256)
                 return answer
-            url = _followed(url, answer.getheader("Location") or "")
-            # A store has a tag of its own for the file, which would never be ours.
-            headers.pop("If-Range", None)
+            url = followed(url, answer.getheader("Location") or "")
         raise FetchFailed(
             Reason.DOWNLOAD_FAILED, f"sent on more than {REDIRECTS_MAX} times", final=False
         )
+
+    def _asked(self, sha256: str, have_bytes: int) -> dict[str, str]:
+        """Return what a request says; nothing of it is a secret, wherever it goes."""
+        headers = _headers()
+        tag = self._tags.get(sha256) if self._is_at_store else f'"{sha256}"'
+        if have_bytes:
+            headers["Range"] = f"bytes={have_bytes}-"
+            if tag is not None:
+                headers["If-Range"] = tag
+        return headers
+
+    def _note_store(self, url: str, answer: "HTTPResponse", sha256: str) -> None:
+        """Look at the answer of a store before anything of it is taken.
+
+        Raises:
+            StoreFailed: It gives nothing.
+        """
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            raise StoreFailed(
+                f"{named(url)} answered {answer.status}",
+                is_stale=answer.status in (HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED),
+            )
+        self._stored.add(sha256)
+        tag = answer.getheader("ETag") or ""
+        # One that is weak or missing cannot tell whether two parts are of one file.
+        if tag.startswith('"'):
+            self._tags[sha256] = tag
 
     def _finish(self, sha256: str, part: Path, length_bytes: int) -> None:
         with on_disk():
@@ -352,47 +404,6 @@ def _good_bytes(part: Path, blocks: Blocks | None) -> int:
     return good_bytes
 
 
-def _start_of(answer: "HTTPResponse", part: Path, have_bytes: int) -> int:
-    """Return at which byte of the file the answer begins."""
-    if answer.status == HTTPStatus.OK:
-        return 0
-    if answer.status == HTTPStatus.PARTIAL_CONTENT:
-        if (answer.getheader("Content-Range") or "").startswith(f"bytes {have_bytes}-"):
-            return have_bytes
-        raise FetchFailed(
-            Reason.DOWNLOAD_FAILED, "the hub sent another range than was asked for", final=False
-        )
-    if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        part.unlink(missing_ok=True)
-    not_there = answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
-    reason = Reason.NOT_FOUND if not_there else Reason.DOWNLOAD_FAILED
-    if answer.status in NOT_NOW:
-        reason = Reason.UNREACHABLE
-    raise FetchFailed(reason, f"the hub answered {answer.status}", final=not_there)
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    """Return what must be the same for a place to be the same place."""
-    address = urlsplit(url)
-    port = address.port or {"http": 80, "https": 443}.get(address.scheme)
-    return address.scheme, address.hostname or "", port
-
-
-def _followed(url: str, location: str) -> str:
-    target = ""
-    try:
-        target = urljoin(url, location)
-        kinds = (urlsplit(url).scheme, urlsplit(target).scheme)
-        is_fit = bool(location and urlsplit(target).hostname)
-    except ValueError:
-        is_fit, kinds = False, ("", "")
-    if not is_fit or kinds not in {("http", "http"), ("http", "https"), ("https", "https")}:
-        raise FetchFailed(
-            Reason.DOWNLOAD_FAILED, f"sent on to {location[:100]!r}, which is no place", final=False
-        )
-    return target
-
-
 def _path_of(url: str) -> str:
     address = urlsplit(url)
     return address.path.rstrip("/") + (f"?{address.query}" if address.query else "")
@@ -405,14 +416,6 @@ def _headers() -> dict[str, str]:
 def _unreachable(error: BaseException) -> FetchFailed:
     detail = f"{type(error).__name__}: {error}"[:200]
     return FetchFailed(Reason.UNREACHABLE, detail, final=False)
-
-
-def _read_medium(source: BinaryIO, count: int) -> bytes:
-    """Read; a medium that was pulled out has no more bytes."""
-    try:
-        return source.read(count)
-    except OSError:
-        return b""
 
 
 def _fsync_folder(folder: Path) -> None:
