@@ -44,7 +44,7 @@ bench: $(VENV)/.installed ## Every benchmark in its short form, into benchmarks/
 
 .PHONY: soak
 soak: $(VENV)/.installed ## Every test in its long form (hours)
-	$(BIN)/python -m pytest tests \
+	FIELDFARE_SOAK=1 $(BIN)/python -m pytest tests \
 		-m "" --hypothesis-profile=soak --timeout=7200
 
 .PHONY: lock

@@ -1,5 +1,6 @@
 """Every installer of this project keeps the contract that ships in the package."""
 
+import os
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -29,10 +30,15 @@ from tests.firmware_hooks.trees import release
 
 
 @debs.needs_dpkg
+def every(usual: int) -> int:
+    """Return at which steps a call is killed: at each in the long run, else at one of so many."""
+    return 1 if os.environ.get("FIELDFARE_SOAK") else usual
+
+
 class TestDeb(InstallerConformance):
     """Real packages and a real dpkg, below a root of their own."""
 
-    kill_stride = 5
+    kill_stride = every(9)
 
     def prepare_device(self, folder: Path) -> None:
         debs.make_root(folder / "root")
@@ -54,7 +60,7 @@ class TestDeb(InstallerConformance):
 class TestContainer(InstallerConformance):
     """Real containers of the real podman."""
 
-    kill_stride = 17
+    kill_stride = every(40)
 
     podman: ClassVar[Podman]
     images: ClassVar[dict[str, bytes]]
@@ -134,7 +140,7 @@ class TestFile(InstallerConformance):
 class TestMcu(InstallerConformance):
     """`dd` stands for a flasher and a file for the chip; test_mcu.py has a real flasher."""
 
-    kill_stride = 3
+    kill_stride = every(6)
 
     def prepare_device(self, folder: Path) -> None:
         (folder / "chip").write_bytes(b"from the factory".ljust(1000, b"\xff"))
@@ -160,6 +166,8 @@ class TestMcu(InstallerConformance):
 
 class TestProgram(InstallerConformance):
     """The program is a shell script that copies an image to where the device looks for it."""
+
+    kill_stride = every(3)
 
     def prepare_device(self, folder: Path) -> None:
         program = folder / "flash"
@@ -193,7 +201,7 @@ class TestProgram(InstallerConformance):
 class TestSmPlugin(InstallerConformance):
     """A plugin that knows only one module at a time."""
 
-    kill_stride = 3
+    kill_stride = every(6)
 
     def prepare_device(self, folder: Path) -> None:
         plugins.make_plugin(folder, "jar", has_list=False)
@@ -217,6 +225,7 @@ class TestSmPlugin(InstallerConformance):
 class TestMenderModule(InstallerConformance):
     """The module copies its file to where the device looks for it, and knows the way back."""
 
+    kill_stride = every(4)
     returns_after_commit = False
 
     def prepare_device(self, folder: Path) -> None:
@@ -237,6 +246,7 @@ class TestMenderModule(InstallerConformance):
 class TestAbSlots(InstallerConformance):
     """With a Raspberry Pi; the others below run it with other bootloaders."""
 
+    kill_stride = every(3)
     board: ClassVar[str] = "tryboot"
     packed_by: ClassVar[str] = "gz"
 
@@ -264,17 +274,19 @@ class TestAbSlots(InstallerConformance):
 class TestAbSlotsOfUBoot(TestAbSlots):
     board = "uboot"
     packed_by = "zst"
-    kill_stride = 3
+    kill_stride = every(9)
 
 
 class TestAbSlotsOfCustom(TestAbSlots):
     board = "custom"
     packed_by = "raw"
-    kill_stride = 3
+    kill_stride = every(9)
 
 
 class TestRauc(InstallerConformance):
     """With RAUC's own service."""
+
+    kill_stride = every(3)
 
     @pytest.fixture(autouse=True)
     def _devices(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -316,7 +328,7 @@ class TestRauc(InstallerConformance):
 class TestSwupdate(InstallerConformance):
     """With SWUpdate itself, which takes a second for each update."""
 
-    kill_stride = 6
+    kill_stride = every(15)
 
     @pytest.fixture(autouse=True)
     def _authority(self, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -349,6 +361,7 @@ class TestSwupdate(InstallerConformance):
 class TestMenderModuleWithSlots(InstallerConformance):
     """The module writes the slot that is not booted, which a restart tries once."""
 
+    kill_stride = every(4)
     returns_after_commit = False
 
     @pytest.fixture(autouse=True)

@@ -157,8 +157,8 @@ async def test_a_device_that_boots_the_old_image_is_known_to_have_fallen_back(
     assert result.reason == Reason.FELL_BACK
 
 
-STRIDE = 9
-"""The default run cuts the power at every ninth step, the long form at each; a step costs up to
+STRIDE = 15
+"""The default run cuts the power at every fifteenth step, the long form at each; a step costs up to
 five starts of the agent."""
 
 
