@@ -28,9 +28,9 @@ settings.register_profile(
 settings.load_profile("fieldfare")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["BucketServer"]:
-    """Give a real S3 server, which all tests of this run share: it takes three seconds to start."""
+    """Give a real S3 server, which the tests of one file share: it takes three seconds to start."""
     from tests.system.bucket_server import running_bucket_server
 
     with running_bucket_server(tmp_path_factory.mktemp("bucket")) as server:
