@@ -18,8 +18,8 @@ from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 from tuf.api.metadata import Root
 
 from hub.errors import Clash
-from hub.trust.keys import write_private
-from hub.trust.repository import ONLINE
+from hub.trust.keys import short, write_private
+from hub.trust.repository import ONLINE, is_key_of
 
 FOLDER: Final = "trust"
 
@@ -108,6 +108,12 @@ def key_from(public: dict[str, object]) -> Key:
     if not isinstance(keyid, str):
         raise ValueError("what the hub offers is no key")  # noqa: TRY004 - the content is wrong
     try:
-        return Key.from_dict(keyid, fields)
+        key = Key.from_dict(keyid, fields)
     except (KeyError, TypeError) as error:
         raise ValueError(f"what the hub offers is no key: {error}") from None
+    if not is_key_of(keyid, key):
+        raise ValueError(
+            f"the id {short(keyid)!r} stands for another key than the hub offers under it; such a "
+            "hub is in other hands: set it up anew before a root names its keys"
+        )
+    return key

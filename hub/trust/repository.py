@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+from securesystemslib.exceptions import FormatError
+from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import (
     Metadata,
@@ -50,6 +52,8 @@ OFFLINE: Final = (Root.type, Targets.type)
 CUSTOM: Final = "fieldfare"
 """Our part of a target's `custom` field."""
 
+_KEY_FIELDS: Final = frozenset({"keytype", "scheme", "keyval"})
+
 
 @dataclass(frozen=True, slots=True)
 class RoleKeys:
@@ -84,6 +88,25 @@ def role_keys(root: Root, role: str) -> RoleKeys:
     """Return what a root says of one role."""
     named = root.roles[role]
     return RoleKeys(tuple(root.keys[keyid] for keyid in named.keyids), named.threshold)
+
+
+def is_key_of(keyid: str, key: Key) -> bool:
+    """Tell whether this is the key that `keyid` stands for, and nothing besides.
+
+    python-tuf takes an id for a name that anybody may choose. Under the id of another key a key
+    would take that one's place in a root, in every role.
+
+    Source: The Update Framework specification 1.0.33, section 4.2 (the id is the SHA-256 of the
+    key's canonical form).
+    """
+    fields = key.to_dict()
+    if set(fields) != _KEY_FIELDS:
+        return False
+    try:
+        canonical = encode_canonical(fields)
+    except FormatError:  # a number with a fraction, as in no key
+        return False
+    return canonical is not None and hashlib.sha256(canonical.encode()).hexdigest() == keyid
 
 
 def make_targets(*, now_s: int) -> Targets:

@@ -9,6 +9,12 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from securesystemslib.signer import SSlibKey
 
@@ -17,7 +23,7 @@ from hub import answers
 from hub.cli.outcome import fleet_lines
 from hub.trust import signing
 from hub.trust.keys import KeyFolder, KeysUnusable
-from hub.trust.repository import DAY_S
+from hub.trust.repository import DAY_S, is_key_of
 from hub.trust.signing import Quorum
 from sync.manifest import Manifest, manifest_from
 from sync.stages import Reason
@@ -198,6 +204,40 @@ async def test_devices_follow_when_keys_are_replaced(
     assert (await publish(client, folder, lamp("1.1.0"))).status_code == 201
     found = device.ask(lamp("1.1.0"), await served(client))
     assert (found.verdict, found.root_version) == (GRANTED, 2)
+
+
+async def test_02_a_hub_cannot_slip_its_key_into_the_place_of_another_when_its_own_are_named(
+    client: httpx.AsyncClient, folder: KeyFolder
+) -> None:
+    await begin(client, folder)
+    root = folder.root()
+    offered = (await client.post("/trust/online")).json()
+    for role in ("root", "targets", "snapshot"):
+        hostile = {
+            **offered,
+            "snapshot": offered["snapshot"] | {"keyid": root.roles[role].keyids[0]},
+        }
+        with pytest.raises(KeysUnusable, match="stands for another"):
+            signing.replace_online(folder, hostile, words, now_s=NOW_S + 1)
+
+    assert folder.root() == root
+    assert signing.replace_online(folder, offered, words, now_s=NOW_S + 1).version == 2
+
+
+@pytest.mark.parametrize(
+    "private", [Ed25519PrivateKey.generate(), generate_private_key(SECP256R1())]
+)
+def test_an_id_is_that_of_one_key_and_of_nothing_said_besides(
+    private: Ed25519PrivateKey | EllipticCurvePrivateKey,
+) -> None:
+    key = SSlibKey.from_crypto(private.public_key())
+    fields = key.to_dict()
+
+    assert is_key_of(key.keyid, key)
+    assert not is_key_of("0" * 64, key)
+    assert not is_key_of(key.keyid, SSlibKey.from_dict(key.keyid, {**fields, "more": 1}))
+    odd = {**fields, "keyval": {**key.keyval, "of": 0.5}}
+    assert not is_key_of(key.keyid, SSlibKey.from_dict(key.keyid, odd))
 
 
 async def test_root_and_list_change_together_or_not_at_all(
