@@ -221,6 +221,19 @@ def is_digest(text: str) -> bool:
     return _DIGEST.match(text) is not None
 
 
+async def in_blocks(windows: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Give what comes in blocks; only the last one may be shorter."""
+    held = b""
+    async for window in windows:
+        held += window
+        whole_bytes = len(held) // BLOCK_BYTES * BLOCK_BYTES
+        for start in range(0, whole_bytes, BLOCK_BYTES):
+            yield held[start : start + BLOCK_BYTES]
+        held = held[whole_bytes:]
+    if held:
+        yield held
+
+
 def _flush(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())

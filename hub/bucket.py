@@ -239,7 +239,7 @@ class Bucket:
         """Turn what obstore raises into ours, with what was to be done."""
         try:
             yield
-        except (BaseError, FileNotFoundError, TimeoutError) as error:
+        except (BaseError, OSError) as error:
             raise _judged(error, f"{self.place}: cannot {act}") from None
 
 
@@ -252,7 +252,7 @@ def _judged(error: Exception, what: str) -> BucketUnusable:
         return BucketUnreachable(f"{what}: it is full ({said})")
     if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
         return ObjectMissing(f"{what}: no such object")
-    if status.startswith("4") and int(status) not in NO_ANSWER:
+    if status.startswith(("3", "4")) and int(status) not in NO_ANSWER:
         return BucketRefused(f"{what}: {said}")
     if status:
         return BucketUnreachable(f"{what}: {said}")

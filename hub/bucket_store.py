@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from hub.artifacts import BLOCK_BYTES, Artifacts, is_digest
+from hub.artifacts import BLOCK_BYTES, Artifacts, in_blocks, is_digest
 from hub.bucket import Bucket, BucketRefused, BucketUnreachable, BucketUnusable, ObjectMissing
 from hub.bucket_index import BucketIndex
 from hub.errors import BadSettings, StorageUnusable, WrongContent
@@ -32,6 +32,10 @@ more than the bytes. Manifests are of this kind, so they are there while the buc
 
 RELAYS_MAX: Final = 64
 """Answers that may be passed on from the bucket at once; each holds a megabyte or two."""
+
+LOOKS_MAX: Final = 3
+"""So often an object is read through and found wrong before it is held to be: a link may have
+turned the bit."""
 
 WAIT_FIRST_S: Final = 1.0
 WAIT_LONGEST_S: Final = 60.0
@@ -72,6 +76,8 @@ class BucketStore:
         """In the folder, and not in the bucket, those that came first before the others."""
         self._doubted: set[str] = set()
         """Known to the index, and wrong when they were last looked at."""
+        self._wrong: Counter[str] = Counter()
+        """So often in a row."""
         self._unknown: set[str] = set()
         """In the bucket, and not known to the index."""
         self._pinned: Counter[str] = Counter()
@@ -128,7 +134,7 @@ class BucketStore:
     async def read(self, digest: str, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """Give bytes of an artifact, from the folder if it has a copy."""
         with contextlib.suppress(FileNotFoundError):  # also if the copy goes at this moment
-            self._touch(digest)
+            os.utime(self._folder.path(digest))
             async for chunk in self._folder.read(digest, start, stop):
                 yield chunk
             return
@@ -215,11 +221,12 @@ class BucketStore:
     async def _settle(self) -> None:
         if self._is_down or not self._is_compared:
             await self._compare()
-        for digest in list(self._waiting):
-            await self._send(digest)
+        # What is removed first may make the room that the rest needs.
         for digest in self._index.doomed():
             await self._bucket.delete(digest)
             self._index.spare(digest)
+        for digest in list(self._waiting):
+            await self._send(digest)
         for digest in sorted(self._unknown | self._doubted):
             await self._look_through(digest)
         await asyncio.to_thread(self._drop_copies)
@@ -227,9 +234,13 @@ class BucketStore:
     async def _compare(self) -> None:
         """Compare what is written down with what the bucket has."""
         there = await self._bucket.list()
-        lost = [each for each in self._index if there.get(each) != self._index.length_bytes(each)]
-        for digest in lost:
-            self._forget(digest)
+        lost = []
+        for digest in self._index:
+            length_bytes = self._index.length_bytes(digest)
+            # Some buckets list late what they have.
+            if there.get(digest) != length_bytes and not await self._has(digest, length_bytes):
+                lost.append(digest)
+                self._forget(digest)
         if lost:
             logger.error(
                 "%d artifacts are no longer in %s as they were, among them %s: those of releases "
@@ -241,6 +252,12 @@ class BucketStore:
         known = {*self._index, *self._index.doomed(), *self._waiting}
         self._unknown = {each for each in there if is_digest(each) and each not in known}
         self._is_compared = True
+
+    async def _has(self, digest: str, length_bytes: int | None) -> bool:
+        try:
+            return await self._bucket.length_bytes(digest) == length_bytes
+        except ObjectMissing:
+            return False
 
     async def _send(self, digest: str) -> None:
         path = self._folder.path(digest)
@@ -267,7 +284,10 @@ class BucketStore:
             async with self._learning:
                 await self._learn(digest, length_bytes)
             await asyncio.to_thread(self._index.add, digest, length_bytes)
-        except (WrongContent, ObjectMissing):
+        except (WrongContent, ObjectMissing) as error:
+            self._wrong[digest] += isinstance(error, WrongContent)
+            if digest in self._doubted and 0 < self._wrong[digest] < LOOKS_MAX:
+                raise BucketUnreachable(str(error)) from None
             self._forget(digest)
             logger.error(  # noqa: TRY400 - whose fault it is does not show in a trace
                 "%s in %s is not what its name says: a release that needs it has to be uploaded "
@@ -275,8 +295,9 @@ class BucketStore:
                 digest,
                 self._bucket.place,
             )
-        self._unknown.discard(digest)
-        self._doubted.discard(digest)
+        for noted in (self._unknown, self._doubted):
+            noted.discard(digest)
+        del self._wrong[digest]
 
     async def _learn(self, digest: str, length_bytes: int) -> bytes:
         """Read all of an object; return and keep the digests of its blocks if it is right.
@@ -285,7 +306,7 @@ class BucketStore:
             WrongContent: It is not.
         """
         whole, blocks = hashlib.sha256(), []
-        async for block in _in_blocks(self._bucket.read(digest, 0, length_bytes)):
+        async for block in in_blocks(self._bucket.read(digest, 0, length_bytes)):
             whole.update(block)
             blocks.append(hashlib.sha256(block).digest())
         if whole.hexdigest() != digest:
@@ -320,7 +341,7 @@ class BucketStore:
             length_bytes = self._length_in_bucket(digest)
             position = start // BLOCK_BYTES * BLOCK_BYTES
             end = min(-(-stop // BLOCK_BYTES) * BLOCK_BYTES, length_bytes)
-            async for block in _in_blocks(self._bucket.read(digest, position, end)):
+            async for block in in_blocks(self._bucket.read(digest, position, end)):
                 at = position // BLOCK_BYTES * hashlib.sha256().digest_size
                 if hashlib.sha256(block).digest() != blocks[at : at + 32]:
                     self._doubt(digest)
@@ -373,24 +394,7 @@ class BucketStore:
             logger.info("%s is as it should be again", self._bucket.place)
         self._told = fault
 
-    def _touch(self, digest: str) -> None:
-        with contextlib.suppress(OSError):
-            os.utime(self._folder.path(digest))
-
     def _forget(self, digest: str) -> None:
         """Take it for not being in the bucket; a copy goes there again."""
         if self._index.forget(digest) and self._folder.length_bytes(digest) is not None:
             self._waiting[digest] = None
-
-
-async def _in_blocks(windows: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Give what comes in blocks; only the last one may be shorter."""
-    held = b""
-    async for window in windows:
-        held += window
-        whole_bytes = len(held) // BLOCK_BYTES * BLOCK_BYTES
-        for start in range(0, whole_bytes, BLOCK_BYTES):
-            yield held[start : start + BLOCK_BYTES]
-        held = held[whole_bytes:]
-    if held:
-        yield held

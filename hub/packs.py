@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from hub.artifact_store import ArtifactStore
-from hub.errors import StateDirUnusable, StorageUnusable
+from hub.errors import StateDirUnusable, StorageFull, StorageUnusable
 from hub.pack_worker import COMMAND, Exit
 from hub.packing import BEST_LEVEL, FIRST_LEVEL
 
@@ -165,7 +165,8 @@ class Packs:
                         self._fail(wanted.name, str(error))
                     logger.info("no pack %s: %s", wanted.name, error)
                 except (OSError, StorageUnusable) as error:
-                    self._fail(wanted.name, "the hub could not make it")
+                    if isinstance(error, (OSError, StorageFull)):  # the bucket may be back soon
+                        self._fail(wanted.name, "the hub could not make it")
                     logger.warning("a pack could not be made %s: %s", wanted.name, error)
                 finally:
                     self._waiting.pop(key, None)

@@ -11,6 +11,7 @@ from litestar.types import ASGIApp
 
 from hub.api import audit, blobs, identity, packs, routes, tokens, trust, uploads
 from hub.api.bounds import Bounded, Bounds
+from hub.api.cut import CutShort
 from hub.api.door import Door
 from hub.api.guard import Guard
 from hub.api.problems import HANDLERS
@@ -105,7 +106,7 @@ def build_api(
         min_bytes_per_s=settings.http_min_bytes_per_s,
     )
     return Guard(
-        Bounded(api, bounds),
+        Bounded(CutShort(api), bounds),
         http_host=settings.http_host,
         http_names=settings.http_names,
         proxy_address=settings.proxy_address,

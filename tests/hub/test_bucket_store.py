@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,10 +14,10 @@ import pytest
 
 from hub.artifact_store import open_store
 from hub.bucket import BucketUnreachable, BucketUnusable
-from hub.bucket_store import RELAYS_MAX, SMALL_BYTES, BucketStore
+from hub.bucket_store import LOOKS_MAX, RELAYS_MAX, SMALL_BYTES, BucketStore
 from hub.errors import BadSettings, StorageUnusable
 from hub.settings import Settings
-from tests.fakes.bad_bucket import BadBucket, linked_bucket
+from tests.fakes.bad_bucket import Asked, BadBucket, linked_bucket
 from tests.hub.stores import (
     all_of,
     bucket_settings,
@@ -174,6 +175,10 @@ async def test_an_object_that_was_replaced_is_disowned_and_can_be_uploaded_again
     obstore.put(bucket_server.store(place), f"sha256/{LONG_DIGEST}", bytes(len(LONG)))
     with pytest.raises(StorageUnusable, match="wrong"):
         await all_of(store, LONG_DIGEST)
+    for _ in range(LOOKS_MAX - 1):
+        with pytest.raises(BucketUnreachable, match="not what its name says"):
+            await settled(store)
+        assert store.length_bytes(LONG_DIGEST) == len(LONG)
     await settled(store)
 
     assert store.length_bytes(LONG_DIGEST) is None
@@ -238,6 +243,25 @@ async def test_a_bucket_that_never_answers_holds_nobody_for_longer_than_was_chos
     assert await all_of(store, await store.keep(b"manifest")) == b"manifest"
     with pytest.raises(BucketUnusable):
         await settled(store)
+
+
+async def test_a_full_bucket_is_given_room_by_what_is_removed(
+    store: BucketStore, link: BadBucket, bucket_server: BucketServer, place: str
+) -> None:
+    def is_full(asked: Asked) -> tuple[HTTPStatus, str] | None:
+        taken = sum(objects(bucket_server, place).values())
+        if asked.method in {"PUT", "POST"} and "delete" not in asked.query and taken:
+            return HTTPStatus.INSUFFICIENT_STORAGE, "XMinioStorageFull"
+        return None
+
+    link.deed = is_full
+    await store.receive(digest_of(OTHER), chunks(OTHER))
+    with pytest.raises(BucketUnreachable, match="it is full"):
+        await settled(store)
+    await store.remove(LONG_DIGEST)
+    await settled(store)
+
+    assert objects(bucket_server, place) == {f"sha256/{digest_of(OTHER)}": len(OTHER)}
 
 
 async def test_an_upload_that_breaks_off_shows_nothing_and_leaves_nothing_behind(

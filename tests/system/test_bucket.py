@@ -242,3 +242,21 @@ async def test_only_a_hub_with_a_bucket_loads_what_speaks_to_one(
     maps = Path(f"/proc/{site.hub.pid}/maps").read_text()
     assert ("obstore" in maps) == has_bucket
     assert HUB.secret not in Path(f"/proc/{site.hub.pid}/cmdline").read_text()
+
+
+async def test_a_bucket_that_changes_bytes_delays_a_release_and_the_hub_says_so_in_a_line(
+    tmp_path: Path, bucket: BadBucket, place: str, sites: list[Site]
+) -> None:
+    site = Site(tmp_path, bucket, place, artifact_link_s="0")
+    sites.append(site)
+    await site.start()
+    release, _ = await site.publish("1.0.0")
+    bucket.flips = True
+    deployment = site.deploy(release)
+    await until(lambda: "an answer ended early" in site.hub.tail(), site.hub.tail)
+    bucket.heals()
+    await site.wait_acknowledged(deployment)
+
+    assert site.agent.runs() == "1.0.0"
+    assert site.counter("bucket_wrong_count") > 0
+    assert "Traceback" not in site.hub.tail()
