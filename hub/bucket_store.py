@@ -75,9 +75,8 @@ class BucketStore:
         self._waiting = {each: None for each, _ in folder.every() if each not in self._index}
         """In the folder, and not in the bucket, those that came first before the others."""
         self._doubted: set[str] = set()
-        """Known to the index, and wrong when they were last looked at."""
+        """Known to the index, and wrong when they were last looked at, in a row so often:"""
         self._wrong: Counter[str] = Counter()
-        """So often in a row."""
         self._unknown: set[str] = set()
         """In the bucket, and not known to the index."""
         self._pinned: Counter[str] = Counter()

@@ -13,12 +13,14 @@ import obstore
 import pytest
 
 from hub.artifact_store import open_store
+from hub.artifacts import Artifacts
 from hub.bucket import BucketUnreachable, BucketUnusable
 from hub.bucket_store import LOOKS_MAX, RELAYS_MAX, SMALL_BYTES, BucketStore
 from hub.errors import BadSettings, StorageUnusable
 from hub.settings import Settings
 from tests.fakes.bad_bucket import Asked, BadBucket, linked_bucket
 from tests.hub.stores import (
+    BLOB_MAX_BYTES,
     all_of,
     bucket_settings,
     bucket_store,
@@ -89,6 +91,32 @@ async def test_what_is_in_the_bucket_leaves_the_folder_and_small_things_stay(
     assert await all_of(store, LONG_DIGEST) == LONG
     assert store.counters()["bucket_relay_bytes"] == len(LONG)
     assert store.counters()["bucket_waiting_count"] == 0
+
+
+async def test_what_a_hub_without_a_bucket_had_goes_to_the_bucket_it_is_given(
+    settings: Settings, bucket_server: BucketServer, place: str
+) -> None:
+    before = Artifacts(settings.state_dir, blob_max_bytes=BLOB_MAX_BYTES)
+    await before.receive(LONG_DIGEST, chunks(LONG))
+
+    store = bucket_store(settings)
+    assert store.counters()["bucket_waiting_count"] == 1
+    await settled(store)
+
+    assert objects(bucket_server, place) == {f"sha256/{LONG_DIGEST}": len(LONG)}
+    assert await all_of(store, LONG_DIGEST) == LONG
+
+
+async def test_a_key_may_also_be_where_other_programs_look_for_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", HUB.id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", HUB.secret)
+    nothing = {"artifact_store_key_id": None, "artifact_store_secret": None}
+    await open_store(settings.model_copy(update=nothing))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(BadSettings, match="SignatureDoesNotMatch"):
+        await open_store(settings.model_copy(update=nothing))
 
 
 async def test_copies_not_asked_for_the_longest_make_room(settings: Settings) -> None:
@@ -218,6 +246,7 @@ async def test_while_the_bucket_takes_nothing_artifacts_wait_in_the_folder_and_a
     code: str,
     words: str,
 ) -> None:
+    caplog.set_level(logging.INFO)
     store = bucket_store(settings)
     link.refuses(status, code)
     async with tended(store):
@@ -229,8 +258,11 @@ async def test_while_the_bucket_takes_nothing_artifacts_wait_in_the_folder_and_a
         assert await all_of(store, LONG_DIGEST) == LONG
 
         link.heals()
-        while store.counters()["bucket_waiting_count"]:
+        while "is as it should be again" not in caplog.text:
             await asyncio.sleep(POLL_S)
+    told = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert len(told) <= 2  # the bucket says it of the list and of the object
+    assert store.counters()["bucket_waiting_count"] == 0
     assert await all_of(bucket_store(settings), LONG_DIGEST) == LONG
 
 

@@ -136,3 +136,49 @@ def test_a_password_is_never_shown() -> None:
 def test_an_empty_state_folder_is_not_taken_for_the_current_one() -> None:
     with pytest.raises(BadSettings, match="state_dir.*empty"):
         load_settings(environment={ENV_PREFIX + "STATE_DIR": ""})
+
+
+# --------------------------------------------------------------------------------- the bucket
+
+KEY = {"artifact_store_key_id": "id"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"artifact_store_url": "https://bucket"}, "not s3://bucket/prefix"),
+        ({"artifact_store_url": "s3://key:sesame@bucket/prefix"}, "not s3://bucket/prefix"),
+        ({"artifact_store_url": "s3://Bucket"}, "not s3://bucket/prefix"),
+        ({"artifact_store_endpoint": "s3.example.org"}, "not http"),
+        ({"artifact_store_endpoint": "https://key:sesame@s3.example.org"}, "not http"),
+        ({"artifact_store_endpoint": "https://s3.example.org/bucket"}, "not http"),
+        ({"artifact_store_device_endpoint": "ftp://s3.example.org"}, "not http"),
+        (KEY, "settings do not fit together: artifact_store_key_id needs"),
+        ({"artifact_store_secret": "sesame"}, "settings do not fit together"),
+        ({**KEY, "artifact_store_secret": "sesame", "artifact_store_secret_file": "x"}, "one of"),
+        ({"artifact_link_s": 8 * 86_400}, "artifact_link_s"),
+    ],
+)
+def test_a_bucket_that_cannot_be_is_refused_and_no_secret_is_said(
+    chosen: dict[str, object], words: str
+) -> None:
+    with pytest.raises(BadSettings, match=words) as caught:
+        load_settings(environment={}, chosen=chosen)
+    assert "sesame" not in str(caught.value)
+
+
+def test_the_secret_may_be_in_a_file_and_shows_nowhere(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    chosen = {**KEY, "artifact_store_secret_file": str(file)}
+    settings = load_settings(environment={}, chosen=chosen)
+    with pytest.raises(BadSettings, match=f"{file} cannot be read: No such file"):
+        settings.artifact_store_credentials()
+    file.write_text("open sesame\n")
+    with pytest.raises(BadSettings, match="does not hold one secret") as caught:
+        settings.artifact_store_credentials()
+    assert "sesame" not in str(caught.value)
+    file.write_text("sesame\n")
+    assert settings.artifact_store_credentials() == ("id", "sesame")
+    plain = load_settings(environment={}, chosen={**KEY, "artifact_store_secret": "sesame"})
+    assert plain.artifact_store_credentials() == ("id", "sesame")
+    assert "sesame" not in repr(plain) + str(plain.model_dump(mode="json"))

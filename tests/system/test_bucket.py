@@ -1,6 +1,7 @@
 """Real hub, agent, broker and bucket: a release whose bytes come out of the bucket."""
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
@@ -9,6 +10,7 @@ from pathlib import Path
 import obstore
 import pytest
 
+from hub.client import HubClient
 from hub.demo.ground import free_port
 from hub.errors import ExitCode
 from tests.fakes.bad_bucket import Asked, BadBucket, linked_bucket
@@ -122,6 +124,8 @@ async def test_a_device_that_cannot_reach_the_bucket_has_it_from_the_hub(
     assert bucket.of_devices() == []
     assert site.counter("bucket_link_count") > 0
     assert site.counter("bucket_relay_bytes") == len(tree)
+    # Commands may run where the bucket cannot be reached, and ask the hub for the bytes as well.
+    assert HubClient(site.hub.url).get_blob(hashlib.sha256(tree).hexdigest()) == tree
 
 
 async def test_while_the_bucket_is_down_the_hub_gives_its_copy_and_takes_new_releases(
