@@ -131,7 +131,7 @@ class BucketServer:
         if self._child is not None:
             self._child.send_signal(signal.SIGKILL)
             self._child.wait()
-        for name in ("filer", "s3"):  # its place for these cannot be chosen
+        for name in ("master", "volume", "filer", "s3"):  # where these lie cannot be chosen
             port = self._ports[f"{name}.port.grpc"]
             Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
 
