@@ -121,6 +121,13 @@ WAITING = "w/"
 DEPLOYMENT = "r/"
 DESIRED = "d/"
 TERMS = "t/"
+FLAG = "f/"
+KILL = "k/"
+EXPOSURE = "e/"
+OBEYED = "q/"
+MEASURE = "m/"
+EVENT = "n/"
+CASE = "i/"
 
 
 def ack_key(deployment: str, stage_code: str) -> str:

@@ -20,6 +20,12 @@ VALUE_BYTES_MAX = 4096
 SETTING_BYTES_MAX = 1300
 """Longest value of a setting, as UTF-8: a conflict holds three of them."""
 
+DEFINITION_BYTES_MAX = 3500
+"""Longest definition of one flag, as JSON."""
+
+BUCKETS_MAX = 320
+"""Buckets of one histogram: ten decades at 5 % each; what lies beyond is counted at its ends."""
+
 WAIT_MAX_S = 31_536_000
 """Longest budget for waiting with a deployment: a year."""
 
@@ -185,6 +191,129 @@ class Deployment(Record, frozen=True, array_like=True):
     """Hub UTC milliseconds after which it must not be started any more; 0 for never."""
 
 
+class Flag(Record, frozen=True, array_like=True):
+    """`f/<flag>` in a group: a flag as operators defined it, in flagd's JSON (`sync.flags`)."""
+
+    clock: Clock
+    """Hybrid logical clock of the definition: of several groups' the latest counts."""
+    definition: Annotated[str, Meta(max_length=DEFINITION_BYTES_MAX)] | None
+    """One flag: state, variants, defaultVariant, targeting, metadata. None: it was taken away."""
+    writer: Token = ""
+
+
+class Kill(Record, frozen=True, array_like=True):
+    """`k/<what>` in a group: `flag:<key>` or `deployment:<id>` is off, before anything is asked.
+
+    Travels in the group's document, and beside it on a retained topic of its own, which is short.
+    """
+
+    clock: Clock
+    """Hybrid logical clock of the order; the latest counts."""
+    is_killed: bool
+    """False takes the order back."""
+    writer: Token = ""
+    why: Text = ""
+
+
+class Exposure(Record, frozen=True, array_like=True):
+    """`e/<flag>`: what a flag came to on this device, written when that changes.
+
+    `boot` and `boottime_ms` say when it was read first in that boot; a flag that is read no more
+    keeps those of the last boot that read it.
+    """
+
+    boot: BootId
+    boottime_ms: Milliseconds
+    wall_ms: Annotated[int, Meta(ge=-(2**53), le=2**53 - 1)]
+    variant: Token
+    reason: Annotated[str, Meta(max_length=32)]
+    """OpenFeature's: STATIC, DEFAULT, TARGETING_MATCH, SPLIT, DISABLED, STALE, ERROR."""
+    clock: Clock = 0
+    """Of the definition it was read from; 0 if there is none."""
+    reader: Token = ""
+    """Component and version of the application that read it, `app@1.4.0`; `agent@...` for ours."""
+    variants_count: Annotated[int, Meta(ge=0, le=2**31)] = 1
+    """How many different variants this device was shown since the definition came."""
+
+
+class Obeyed(Record, frozen=True, array_like=True):
+    """`q/<what>`: the device holds to an order of `k/<what>`, or to the end of a flag's lease."""
+
+    boot: BootId
+    boottime_ms: Milliseconds
+    wall_ms: Annotated[int, Meta(ge=-(2**53), le=2**53 - 1)]
+    sync: Annotated[int, Meta(ge=0, le=2)]
+    clock: Clock
+    """Of the order that it obeys; for a lease that of the flag's definition."""
+    how: Annotated[str, Meta(max_length=16)]
+    """`order`, `lease`, or `back` when the order was taken back."""
+    detail: Text = ""
+
+
+class Measure(Record, frozen=True, array_like=True):
+    """`m/<metric>/<release>/<variant>` in telemetry: one series, cumulative and mergeable.
+
+    `release` is `component@version` of what ran, `-` for the device itself; `variant` is
+    `flag=variant` of the one experiment that was on, `-` for none. Of two records of one series
+    under one `start` the one with the larger `count` is the later.
+    """
+
+    kind: Annotated[str, Meta(max_length=1)]
+    """`c` counter, `g` gauge, `h` histogram. Never reuse one."""
+    start: BootId
+    """Names the series' beginning; another one starts from zero and does not replace this one."""
+    count: Annotated[int, Meta(ge=0, le=2**53 - 1)]
+    """Observations; for a counter, calls."""
+    total: float
+    """Sum of values; for a gauge the last value."""
+    least: float = 0.0
+    most: float = 0.0
+    zeros: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
+    """Observations of a histogram that are zero or below what its buckets tell apart."""
+    scale: Annotated[int, Meta(ge=-10, le=20)] = 0
+    first: Annotated[int, Meta(ge=-(2**20), le=2**20)] = 0
+    """Index of the first bucket, as in OTLP's ExponentialHistogram."""
+    buckets: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=2**53 - 1)], ...], Meta(max_length=BUCKETS_MAX)
+    ] = ()
+    boot: BootId = b"\0" * 6
+    """When it was written: boot and CLOCK_BOOTTIME."""
+    boottime_ms: Milliseconds = 0
+
+
+class Event(Record, frozen=True, array_like=True):
+    """`n/<slot>` in telemetry: something that went wrong and broke nothing, in a bounded ring."""
+
+    number: Annotated[int, Meta(ge=0, le=2**53 - 1)]
+    """Of all events of this device; a gap tells that some were dropped."""
+    boot: BootId
+    boottime_ms: Milliseconds
+    wall_ms: Annotated[int, Meta(ge=-(2**53), le=2**53 - 1)]
+    code: Token
+    detail: Text = ""
+    release: Token = ""
+    count: Annotated[int, Meta(ge=1, le=2**53 - 1)] = 1
+    """How often it came in a row."""
+
+
+class Case(Record, frozen=True, array_like=True):
+    """`i/<intent>` in telemetry: something that was intended, and what it came to.
+
+    Written by an application's `outcome` (intended and reached state) and `case` (who ended it).
+    """
+
+    boot: BootId
+    boottime_ms: Milliseconds
+    wall_ms: Annotated[int, Meta(ge=-(2**53), le=2**53 - 1)]
+    intended: Token = ""
+    reached: Token = ""
+    """Empty while it is not known."""
+    by: Annotated[str, Meta(max_length=16)] = ""
+    """`automatic` or `human`; empty if nobody said."""
+    release: Token = ""
+    detail: Text = ""
+
+
 KINDS: Mapping[str, type[Record]] = {
     documents.ACK: Ack,
     documents.VERSION: Running,
@@ -195,6 +324,13 @@ KINDS: Mapping[str, type[Record]] = {
     documents.DEPLOYMENT: Deployment,
     documents.DESIRED: Desired,
     documents.TERMS: Terms,
+    documents.FLAG: Flag,
+    documents.KILL: Kill,
+    documents.EXPOSURE: Exposure,
+    documents.OBEYED: Obeyed,
+    documents.MEASURE: Measure,
+    documents.EVENT: Event,
+    documents.CASE: Case,
 }
 
 _DECODERS = {prefix: msgspec.msgpack.Decoder(kind) for prefix, kind in KINDS.items()}

@@ -9,6 +9,7 @@ wildcard, a level or a control character into a subscription.
     ff/1/<device>/down       frames from the hub to the device
     ff/1/<device>/presence   retained birth of the device; its will is published here too
     ff/1/group/<group>       retained frame of a group document
+    ff/1/kill/<group>        retained list of what is off for a group, before anything is asked
     ff/1/hub/presence        retained birth of the hub; its will is published here too
 
 Every topic is ASCII and has four levels.
@@ -51,6 +52,7 @@ class TopicKind(StrEnum):
     DOWN = "down"
     PRESENCE = "presence"
     GROUP = "group"
+    KILL = "kill"
     HUB_PRESENCE = "hub_presence"
 
 
@@ -105,6 +107,11 @@ def group_topic(group: str) -> str:
     return f"{_PREFIX}group/{check_group(group)}"
 
 
+def kill_topic(group: str) -> str:
+    """Return the topic of the retained list of kill orders of a group."""
+    return f"{_PREFIX}kill/{check_group(group)}"
+
+
 # Only these three follow a device id; anything else there is not ours.
 _DEVICE_LEAVES: Final = {
     "up": TopicKind.UP,
@@ -117,7 +124,7 @@ def parse_topic(topic: str) -> Topic:
     """Tell what a topic carries and whose it is.
 
     Raises:
-        BadTopic: The topic is none of the five forms. The sender is to blame.
+        BadTopic: The topic is none of the six forms. The sender is to blame.
         BadName: It has the right form, but the id in it is not valid. The sender is to blame.
     """
     if topic == HUB_PRESENCE:
@@ -127,6 +134,8 @@ def parse_topic(topic: str) -> Topic:
     middle, _, leaf = topic[len(_PREFIX) :].partition("/")
     if middle == "group":
         return Topic(TopicKind.GROUP, check_group(leaf))
+    if middle == "kill":
+        return Topic(TopicKind.KILL, check_group(leaf))
     kind = _DEVICE_LEAVES.get(leaf)
     if kind is None:
         raise BadTopic(f"{topic!r} does not end in up, down or presence")

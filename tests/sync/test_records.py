@@ -8,11 +8,18 @@ from sync.records import (
     VALUE_BYTES_MAX,
     Ack,
     BadRecord,
+    Case,
     Conflict,
     Deployment,
     Desired,
+    Event,
+    Exposure,
     Fact,
+    Flag,
+    Kill,
     Local,
+    Measure,
+    Obeyed,
     Record,
     Running,
     Terms,
@@ -34,7 +41,21 @@ EXAMPLES: dict[str, Record] = {
     "t/d1": Terms(9, True, ("Sat 02:00-04:00",), 3600, "go", "ada", "it is urgent"),
     "r/d1": Deployment(9, "app", "1.2", bytes(32), 100, "site=s7"),
     "d/limit": Desired(9, None, 7, "operator", "ada"),
+    "f/delta": Flag(9, '{"state":"ENABLED","variants":{"on":true},"defaultVariant":"on"}', "ada"),
+    "k/flag:delta": Kill(10, is_killed=True, writer="ada", why="pumps stall"),
+    "e/delta": Exposure(BOOT, 9, -5, "on", "SPLIT", 9, "app@1.2", 2),
+    "q/flag:delta": Obeyed(BOOT, 9, -5, 2, 10, "order"),
+    "m/latency_s/app@1.2/-": Measure("h", BOOT, 3, 0.9, 0.1, 0.5, 0, 4, -40, (1, 0, 2), BOOT, 9),
+    "n/7": Event(71, BOOT, 9, -5, "sensor_lost", "bus 1", "app@1.2", 3),
+    "i/open-valve-4": Case(BOOT, 9, -5, "open", "closed", "human", "app@1.2"),
 }
+
+
+def test_the_longest_histogram_fits_into_a_record() -> None:
+    key = "m/latency_s/app@1.2/-"
+    full = Measure("h", BOOT, 2**52, 1e300, 1e-9, 1e9, 2**52, 4, -2000, (2**32,) * 320, BOOT, 9)
+    assert len(encode(full)) <= VALUE_BYTES_MAX
+    assert decode(key, encode(full)) == full
 
 
 def test_there_is_an_example_of_every_record() -> None:

@@ -15,6 +15,7 @@ from sync.topics import (
     TopicKind,
     down_topic,
     group_topic,
+    kill_topic,
     parse_topic,
     presence_topic,
     up_topic,
@@ -52,6 +53,7 @@ def test_a_device_topic_says_what_it_carries_and_whose_it_is(device: str) -> Non
 @given(group=GROUPS)
 def test_a_group_topic_names_its_group(group: str) -> None:
     assert parse_topic(group_topic(group)) == Topic(TopicKind.GROUP, group)
+    assert parse_topic(kill_topic(group)) == Topic(TopicKind.KILL, group)
 
 
 def test_the_hub_has_a_presence_of_its_own() -> None:
@@ -62,7 +64,7 @@ def test_the_hub_has_a_presence_of_its_own() -> None:
 def test_the_hub_hears_devices_and_no_group_and_no_command(device: str, group: str) -> None:
     assert matches(EVERY_UP, up_topic(device))
     assert matches(EVERY_PRESENCE, presence_topic(device))
-    for quiet in (down_topic(device), group_topic(group)):
+    for quiet in (down_topic(device), group_topic(group), kill_topic(group)):
         assert not matches(EVERY_UP, quiet)
         assert not matches(EVERY_PRESENCE, quiet)
 
