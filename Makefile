@@ -16,6 +16,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tried in this order; the first that runs and is new enough is taken. PYTHON=... names one alone.
 PYTHON ?=
 PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13 python3.14 python)
+# How many tests run at a time. A file's tests stay together: they share what is slow to start.
+WORKERS ?= logical
 # Only `make lock` needs it.
 UV ?= uv
 
@@ -29,7 +31,7 @@ demo: $(VENV)/.installed ## Six agents and a hub as real processes, and what bec
 
 .PHONY: test
 test: check ## Check, then every test of the default run
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
 .PHONY: check
 check: $(VENV)/.installed ## Lint, format, types and import contracts
