@@ -14,16 +14,16 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict, dataclass
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from hub.admission import Admission
 from hub.api.app import build_api
 from hub.api.device_app import build_device_api
-from hub.api.status import Status
+from hub.api.status import Status, program_version
 from hub.artifact_store import ArtifactStore, open_store
 from hub.broker import EmbeddedBroker
 from hub.broker_plan import BrokerProblem
@@ -32,7 +32,17 @@ from hub.conversations import Conversations
 from hub.correspondence import Correspondence
 from hub.desired import DesiredDocuments
 from hub.entries import Entries
-from hub.errors import BrokerUnusable, ExitCode, HubError, StateDirUnusable, StorageUnusable
+from hub.errors import (
+    BadSettings,
+    BrokerUnusable,
+    ExitCode,
+    HubError,
+    StateDirUnusable,
+    StorageUnusable,
+)
+from hub.export.points import Point, points
+from hub.export.secrets import otlp_headers, webhook_secret
+from hub.export.webhooks import Webhooks
 from hub.flood import Flood
 from hub.groups import Groups
 from hub.http import HttpServer, bind
@@ -57,6 +67,9 @@ from hub.watch import Watch
 from sync.topics import EVERY_PRESENCE, EVERY_UP, HUB_PRESENCE
 from sync.transport.mqtt import MqttTransport
 from sync.transport.port import Birth, Link, Presence, Subscription
+
+if TYPE_CHECKING:
+    from hub.export.otlp import Otlp
 
 logger = logging.getLogger(__name__)
 
@@ -252,6 +265,8 @@ class _Hub:
     artifacts: ArtifactStore
     http: HttpServer
     https: HttpServer | None
+    beside: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
+    """What tells other systems; each runs for as long as messages come in."""
     ready: Ready
 
     @classmethod
@@ -326,6 +341,8 @@ class _Hub:
         )
         database.recall = mailroom.recall
 
+        webhooks = _webhooks(settings, clock, begun)
+
         def counters() -> dict[str, int]:
             own: dict[str, int] = asdict(ingest.counters)
             return {
@@ -336,6 +353,7 @@ class _Hub:
                 "fault_count": mailroom.fault_count,
                 "mended_count": begun.mender.mended_count,
                 **begun.artifacts.counters(),
+                **(asdict(webhooks.counters) if webhooks is not None else {}),
                 **{f"mqtt_{name}": count for name, count in transport.counters.as_dict().items()},
             }
 
@@ -363,6 +381,9 @@ class _Hub:
             is_connected=lambda: transport.connected,
             counters=counters,
         )
+        beside = [webhooks.run] if webhooks is not None else []
+        if settings.otlp_url is not None:
+            beside.append(_otlp(settings, operations, status).run)
         tls = context_of(settings)
         url = f"{'http' if tls is None else 'https'}://{_in_url(host)}:{port}"
         return cls(
@@ -379,6 +400,7 @@ class _Hub:
                 stall_s=settings.http_stall_s,
             ),
             https=https,
+            beside=tuple(beside),
             ready=Ready(
                 url,
                 broker.kind,
@@ -398,6 +420,7 @@ class _Hub:
                 tasks.create_task(self.publisher.run(), name="publisher"),
                 tasks.create_task(self.packs.run(), name="packs"),
                 tasks.create_task(self.artifacts.run(), name="artifacts"),
+                *(tasks.create_task(run(), name="told others") for run in self.beside),
                 tasks.create_task(self.mailroom.keep_time(), name="time"),
                 tasks.create_task(self.mailroom.run(), name="mailroom"),
                 link,
@@ -420,6 +443,48 @@ class _Hub:
             for task in inward[1:]:
                 task.cancel()
                 await asyncio.wait([task])
+
+
+def _webhooks(settings: Settings, clock: Clock, begun: _Begun) -> Webhooks | None:
+    if not settings.webhook_urls:
+        return None
+    return Webhooks(
+        settings=settings,
+        database=begun.database,
+        clock=clock,
+        source=f"urn:fieldfare:hub:{begun.identity.client_id:x}",
+        secret=webhook_secret(settings),
+    )
+
+
+def _otlp(settings: Settings, operations: Operations, status: Status) -> "Otlp":
+    """Return what sends measures on.
+
+    Raises:
+        BadSettings: The extra is not installed, or the headers cannot be read.
+    """
+    try:
+        # Imported here: an extra, of 20 MB, that most hubs do without.
+        from hub.export.otlp import Otlp, exporter_to  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise BadSettings(
+            "otlp_url needs the extra `otlp`: pip install 'fieldfare[hub,otlp]'"
+        ) from None
+
+    async def now() -> list[Point]:
+        return points(await operations.fleet(), status.view())
+
+    assert settings.otlp_url is not None  # noqa: S101 - the caller asked
+    return Otlp(
+        now,
+        exporter_to(settings.otlp_url, otlp_headers(settings)),
+        every_s=settings.otlp_every_s,
+        resource={
+            "service.name": "fieldfare-hub",
+            "service.version": program_version(),
+            "service.instance.id": status.run,
+        },
+    )
 
 
 def _in_url(host: str) -> str:

@@ -40,6 +40,8 @@ EMBEDDED: Final = "embedded"
 
 PORT_MAX: Final = 65_535
 
+WEBHOOKS_MAX: Final = 8
+
 LINK_MAX_S: Final = 7 * 86_400
 """S3 signs addresses for no longer."""
 
@@ -240,6 +242,36 @@ class Settings(BaseModel):
         description="Most rows that the audit keeps, of at most 3 KB; the oldest go first, and a "
         "row says so.",
     )
+    webhook_urls: tuple[str, ...] = Field(
+        default=(),
+        description="Addresses, with commas between them, that are told what happens, as "
+        "CloudEvents: https, or http on this machine. At most 8.",
+    )
+    webhook_secret_file: Path | None = Field(
+        default=None,
+        description="File with the secret by which receivers know that it is the hub: `whsec_` "
+        "and base64 of at least 24 bytes, for its owner alone. Without it nothing is signed.",
+    )
+    webhook_give_up_s: Annotated[float, Field(ge=60, le=90 * 86_400)] = Field(
+        default=3 * 86_400.0,
+        description="How long one event is offered to a receiver before the next one is.",
+    )
+    webhook_look_s: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+        default=10.0, description="Pause between two looks at what there is to tell."
+    )
+    otlp_url: str | None = Field(
+        default=None,
+        description="Address that takes measures by OTLP over HTTP, `https://.../v1/metrics`. "
+        "Needs the extra `otlp`.",
+    )
+    otlp_every_s: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=60.0, description="Pause between two sendings of measures."
+    )
+    otlp_headers_file: Path | None = Field(
+        default=None,
+        description="File with headers for that address, one `name: value` a line, for its owner "
+        "alone: what a collector knows the hub by.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important lines that are written to standard error."
     )
@@ -283,7 +315,16 @@ class Settings(BaseModel):
             )
         return self
 
-    @field_validator("http_names", "https_names", mode="before")
+    @field_validator("webhook_urls", "otlp_url")
+    @classmethod
+    def _name_receivers(cls, given: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
+        for url in (given,) if isinstance(given, str) else given or ():
+            check_receiver(url)
+        if isinstance(given, tuple) and len(given) > WEBHOOKS_MAX:
+            raise ValueError(f"{len(given)} are too many; at most {WEBHOOKS_MAX}")
+        return given
+
+    @field_validator("http_names", "https_names", "webhook_urls", mode="before")
     @classmethod
     def _split_names(cls, names: object) -> object:
         if isinstance(names, str):
@@ -378,6 +419,21 @@ class Settings(BaseModel):
     def broker_address(self) -> tuple[str, int] | None:
         """Return host and port of the broker, None if it is the embedded one."""
         return None if self.broker == EMBEDDED else split_address(self.broker)
+
+
+def check_receiver(url: str) -> None:
+    """Let an address pass that the hub may send to.
+
+    Raises:
+        ValueError: It is none, holds a password, or goes over a network in clear.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{url[:200]!r} is no https address")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("an address must not hold a password: it is shown in logs")
+    if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
+        raise ValueError(f"{url[:200]!r} goes over a network in clear: use https")
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
-from hub.api import audit, blobs, identity, packs, routes, tokens, trust, uploads
+from hub.api import audit, blobs, identity, metrics, packs, routes, tokens, trust, uploads
 from hub.api.bounds import Bounded, Bounds
 from hub.api.cut import CutShort
 from hub.api.door import Door
@@ -63,6 +63,7 @@ HANDLED: Final = (
     tokens.list_tokens,
     tokens.create_token,
     tokens.revoke_token,
+    metrics.metrics,
 )
 
 
@@ -76,7 +77,7 @@ def build_api(
     )
     known = Tokens(operations.database, operations.clock, operations.ledger)
     api = Litestar(
-        [Router(ROOT, route_handlers=list(HANDLED))],
+        [Router(ROOT, route_handlers=list(HANDLED)), metrics.metrics_at_root],
         dependencies={
             "operations": Provide(_always(operations), sync_to_thread=False),
             "status": Provide(_always(status), sync_to_thread=False),

@@ -29,6 +29,7 @@ NEEDS: Final[Mapping[str, Need]] = MappingProxyType(
         "GET /openapi.json": Need(
             None, "it says what the reference says, and nothing about this hub or its fleet"
         ),
+        "GET /metrics": VIEW,
         "GET /hub": VIEW,
         "GET /fleet": VIEW,
         "GET /devices": VIEW,

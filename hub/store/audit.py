@@ -61,3 +61,10 @@ def page(connection: Connection, before_n: int, since_ms: int, limit: int) -> li
     )
     found: Iterator[Any] = connection.execute(query, (before_n, since_ms, limit))
     return [Row(*row) for row in found]
+
+
+def following(connection: Connection, after_n: int, limit: int) -> list[Row]:
+    """Return the rows after a number, oldest first."""
+    query = f"SELECT {_COLUMNS} FROM audit WHERE n > ? ORDER BY n LIMIT ?"  # noqa: S608 - own names
+    found: Iterator[Any] = connection.execute(query, (after_n, limit))
+    return [Row(*row) for row in found]

@@ -1,0 +1,1 @@
+"""What the hub tells other systems: measures to scrape or push, events to be called with."""
