@@ -4,7 +4,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 
 from hub.export.otlp import Otlp, exporter_to
 from hub.export.points import Point
-from tests.hub.export.conftest import Receiver
+from tests.fakes.receiver import Receiver
 
 
 def read(body: bytes) -> dict[tuple[str, ...], float]:

@@ -14,8 +14,8 @@ from hub.export.webhooks import Webhooks, after_attempt, retry_s
 from hub.settings import Settings
 from hub.store import outbox
 from hub.store.outbox import Place
+from tests.fakes.receiver import Receiver
 from tests.hub.core import Core
-from tests.hub.export.conftest import Receiver
 from tests.hub.web import CoreClock, device_of, operations_of
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
