@@ -53,7 +53,7 @@ async def run_command(
         environment: Added to the agent's own.
         python: Path of an interpreter.
         deadline_s: Then it is asked to end, and shortly after that ended, with its whole group.
-        stays: What it started may live on after it ended in time, as a restart command wants.
+        stays: What it started may live on after it ended well, as a restart command wants.
             It must not print to the output that it inherited: nobody reads that any more.
     """
     words = [word.replace("{python}", python) for word in command]
@@ -81,7 +81,7 @@ async def run_command(
         except BaseException:  # whoever stops waiting, the command must not go on alone
             _signal(process.pid, signal.SIGKILL)
             raise
-        if not stays:
+        if not stays or code != 0:
             _signal(process.pid, signal.SIGKILL)
         return Ended(code, output.last_line())
 

@@ -63,11 +63,15 @@ class Device:
             }
         )
 
+    async def live(self, **more: Any) -> None:
+        """Run the agent until cancelled, or until it cannot."""
+        connect = partial(MemoryTransport, self.broker)
+        await _live(self.settings(**more), self.clock, connect)
+
     @contextlib.asynccontextmanager
     async def up(self, **more: Any) -> AsyncIterator["Device"]:
         """Run the agent for the length of the block."""
-        connect = partial(MemoryTransport, self.broker)
-        task = asyncio.create_task(_live(self.settings(**more), self.clock, connect))
+        task = asyncio.create_task(self.live(**more))
         try:
             yield self
         finally:
