@@ -24,6 +24,7 @@ DEVICES_MAX: Final = 1_000
 # Worst first: whoever opens the page wants to know what to do.
 _URGENCY: Final = (
     Verdict.SILENT,
+    Verdict.FELL_BACK,
     Verdict.FAILED,
     Verdict.ROLLED_BACK,
     Verdict.UNREACHABLE,
@@ -349,7 +350,7 @@ svg .on { fill: #fff; font-weight: 600 }
 .v-unreachable { background: var(--away); fill: var(--away) }
 .v-silent { background: var(--silent); fill: var(--silent) }
 .v-rolled_back { background: var(--back); fill: var(--back) }
-.v-failed, .v-bad { background: var(--bad); fill: var(--bad) }
+.v-failed, .v-fell_back, .v-bad { background: var(--bad); fill: var(--bad) }
 .v-superseded, .v-expired, .v-cancelled { background: var(--gone); fill: var(--gone) }
 @media (max-width: 640px) { main { padding: 22px 16px } .chart svg { min-width: 620px }
   .devices td, .devices th { display: block; border: 0; padding: 2px 0 }

@@ -33,6 +33,7 @@ COLOURS: Final = {
     Verdict.DEFERRED: "cyan",
     Verdict.TOO_EARLY: "blue",
     Verdict.SILENT: "bold red",
+    Verdict.FELL_BACK: "bold red",
     Verdict.FAILED: "red",
     Verdict.ROLLED_BACK: "yellow",
     Verdict.UNREACHABLE: "bright_black",

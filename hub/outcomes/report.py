@@ -140,6 +140,7 @@ _CLAUSES: tuple[tuple[Verdict, str, str], ...] = (
         "acknowledged it and runs another by now",
         "acknowledged it and run another by now",
     ),
+    (Verdict.FELL_BACK, "fell back after it said that it runs", "fell back after they said so"),
     (Verdict.ROLLED_BACK, "rolled back", "rolled back"),
     (Verdict.FAILED, "failed", "failed"),
     (Verdict.UNREACHABLE, "is unreachable", "are unreachable"),

@@ -36,6 +36,8 @@ class Verdict(StrEnum):
     """What a deployment came to on a device. Values are shown and exported; never reuse one."""
 
     ACKNOWLEDGED = "acknowledged"
+    FELL_BACK = "fell_back"
+    """It acknowledged the release and then, with no later one to explain it, ran another."""
     IN_PROGRESS = "in_progress"
     DEFERRED = "deferred"
     SILENT = "silent"
@@ -136,7 +138,8 @@ def judge(course: DeviceCourse, *, now_ms: int, patience_ms: int) -> Finding:
 def _spoken(course: DeviceCourse, now_ms: int) -> Verdict | None:
     """Return the verdict where the device or an operator has settled it, None else."""
     if Stage.ACKNOWLEDGED in course.device_stages:
-        return Verdict.ACKNOWLEDGED
+        fell_back = course.runs is False and course.superseded_at_ms is None
+        return Verdict.FELL_BACK if fell_back else Verdict.ACKNOWLEDGED
     end = end_of(course.device_stages)
     if end in _VERDICT_OF_END:
         return _VERDICT_OF_END[end]
@@ -238,6 +241,10 @@ def _acknowledged(case: _Case) -> str:
     return f"runs the release, passed its health check and said so{by_now}"
 
 
+def _fell_back(_: _Case) -> str:
+    return "said that the release runs well, and was then seen running another one: it fell back"
+
+
 def _in_progress(case: _Case) -> str:
     seen = [said.seen_at_ms for said in case.course.device_stages.values()]
     seen += [receipt.received_at_ms for receipt in case.course.receipts if receipt.covers]
@@ -290,6 +297,7 @@ def _too_early(case: _Case) -> str:
 
 _PREDICATES: Mapping[Verdict, Callable[[_Case], str]] = {
     Verdict.ACKNOWLEDGED: _acknowledged,
+    Verdict.FELL_BACK: _fell_back,
     Verdict.IN_PROGRESS: _in_progress,
     Verdict.DEFERRED: _deferred,
     Verdict.SILENT: _silent,

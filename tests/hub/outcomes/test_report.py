@@ -96,10 +96,15 @@ def test_every_figure_of_six_devices() -> None:
             ),
         ),
         (
-            (finished("a", runs=False), course("b", {Stage.DELIVERED: said(3)})),
             (
-                "0 of 2 devices run greenhouse 1.1.0; "
-                "1 acknowledged it and runs another by now, 1 is under way; "
+                finished("a", runs=False, superseded_at_ms=at(50)),
+                finished("b", runs=False),
+                course("c", {Stage.DELIVERED: said(3)}),
+            ),
+            (
+                "0 of 3 devices run greenhouse 1.1.0; "
+                "1 acknowledged it and runs another by now, "
+                "1 fell back after it said that it runs, 1 is under way; "
                 "half had acknowledged it 11.9\u201312.1 s after the request, "
                 "fewer than 95 % have by now."
             ),

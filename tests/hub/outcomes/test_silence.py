@@ -123,10 +123,17 @@ def test_what_the_hub_never_published_is_not_blamed_on_the_device() -> None:
     [
         (finished(), "pump-7 runs the release, passed its health check and said so."),
         (
-            finished(runs=False),
+            finished(runs=False, superseded_at_ms=at(50)),
             (
                 "pump-7 runs the release, passed its health check and said so, "
                 "and runs something else by now."
+            ),
+        ),
+        (
+            finished(runs=False),
+            (
+                "pump-7 said that the release runs well, and was then seen running another one: "
+                "it fell back."
             ),
         ),
         (
