@@ -43,6 +43,7 @@ from agent.identity import (
     write_file,
 )
 from agent.keys import DeviceKey, FileKey, KeyUnusable
+from agent.line import CHUNKED, is_chunked
 from sync.enrolment import ClaimToken, renewal_statement
 from sync.metadata import BYTES_MAX
 from sync.transport.tls import client_context
@@ -173,6 +174,8 @@ class Hub:
             with contextlib.closing(connection):
                 connection.request(method, self._path + path, body, headers)
                 answer = connection.getresponse()
+                if is_chunked(answer):
+                    raise HubUnreachable(CHUNKED)
                 text = answer.read(bytes_max)
         except ssl.SSLCertVerificationError as error:
             raise HubRefused(

@@ -10,8 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sync.stages import Reason
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 
 class FetchFailed(Exception):
@@ -132,6 +136,19 @@ def ends_within(connected: socket.socket, seconds: float) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+CHUNKED = "the answer comes in chunks, which are not taken: let no proxy change what the hub sends"
+
+
+def is_chunked(answer: "HTTPResponse") -> bool:
+    """Tell whether an answer comes in chunks (RFC 9112, section 7.1).
+
+    It can then go on without giving a byte, in the head of a chunk or behind the last one, and
+    http.client reads on for as long as it does, whatever bounds there are on what it gives.
+    Neither hub nor store sends anything so.
+    """
+    return bool(answer.chunked)
 
 
 def _shut(connected: socket.socket) -> None:

@@ -10,38 +10,64 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.taking import CHUNK_BYTES
+from agent.trust.sources import open_plain
 
 
-def copy_from_media(folders: Iterable[Path], sha256: str, length_bytes: int, part: Path) -> None:
+def copy_from_media(
+    folders: Iterable[Path],
+    sha256: str,
+    length_bytes: int,
+    part: Path,
+    wrong: set[tuple[str, ...]],
+) -> None:
     """Copy a file from a folder that has it, right to the last byte, to `part`.
+
+    Nothing is written before the medium's own copy was read and found right: a wrong one would
+    wear the card at every attempt.
+
+    Args:
+        folders: Where to look.
+        sha256: The file's digest, and its name there.
+        length_bytes: How long it is.
+        part: Where it goes.
+        wrong: Files that were found wrong, and are not read again until they change; kept here.
 
     Raises:
         OSError: The disk is full or fails.
     """
     for folder in folders:
-        hashed = hashlib.sha256()
-        copied = part.with_suffix(".copy")
-        try:
-            source = (folder / sha256).open("rb")
-        except OSError:
+        descriptor = open_plain(folder / sha256)
+        if descriptor is None:
             continue  # not there, or no medium is
-        with source, copied.open("wb") as file:
-            left_bytes = length_bytes
-            while chunk := _read_medium(source, min(CHUNK_BYTES * 16, left_bytes)):
-                hashed.update(chunk)
-                file.write(chunk)
-                left_bytes -= len(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        if hashed.hexdigest() == sha256:
-            copied.replace(part)
-            return
-        copied.unlink()
+        with os.fdopen(descriptor, "rb") as source:
+            found = os.fstat(descriptor)
+            known = (str(folder), sha256, str(found.st_mtime_ns), str(found.st_ino))
+            if known in wrong or found.st_size != length_bytes:
+                continue
+            if _digest(source) != sha256:
+                wrong.add(known)
+                continue
+            source.seek(0)
+            copied = part.with_suffix(".copy")
+            with copied.open("wb") as file:
+                while chunk := _read_medium(source):
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+        copied.replace(part)  # compared with its digest once more, as everything is
+        return
 
 
-def _read_medium(source: BinaryIO, count: int) -> bytes:
+def _digest(source: BinaryIO) -> str:
+    hashed = hashlib.sha256()
+    while chunk := _read_medium(source):
+        hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def _read_medium(source: BinaryIO) -> bytes:
     """Read; a medium that was pulled out has no more bytes."""
     try:
-        return source.read(count)
+        return source.read(16 * CHUNK_BYTES)
     except OSError:
         return b""

@@ -128,13 +128,14 @@ class Packs:
 def _offer_in(body: bytes) -> Offer:
     try:
         fields: Any = json.loads(body)
-        offer = Offer(str(fields["sha256"]), int(fields["length_bytes"]))
+        sha256, length_bytes = fields["sha256"], fields["length_bytes"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        offer = Offer("", 0)
+        sha256, length_bytes = "", 0
     # It becomes the name of a file.
-    if not _DIGEST.match(offer.sha256) or offer.length_bytes <= 0:
+    is_plain = type(sha256) is str and type(length_bytes) is int  # True is no length
+    if not is_plain or not _DIGEST.match(sha256) or length_bytes <= 0:
         raise NoPack("what the hub says about the pack cannot be read")
-    return offer
+    return Offer(sha256, length_bytes)
 
 
 def _why(body: bytes) -> str:

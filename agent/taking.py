@@ -6,7 +6,6 @@ Owns where each byte goes and when it is too much. Never opens a connection or a
 import os
 import time
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from agent.blocks import Watch, WrongBlock
@@ -104,7 +103,7 @@ class Taking:
         return chunk
 
 
-def start_of(answer: "HTTPResponse", part: Path, have_bytes: int) -> int:
+def start_of(answer: "HTTPResponse", have_bytes: int) -> int:
     """Return at which byte of the file an answer begins.
 
     Raises:
@@ -118,8 +117,6 @@ def start_of(answer: "HTTPResponse", part: Path, have_bytes: int) -> int:
         raise FetchFailed(
             Reason.DOWNLOAD_FAILED, "the hub sent another range than was asked for", final=False
         )
-    if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        part.unlink(missing_ok=True)
     not_there = answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
     reason = Reason.NOT_FOUND if not_there else Reason.DOWNLOAD_FAILED
     if answer.status in NOT_NOW:

@@ -24,7 +24,16 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from agent.blocks import WORTH_BYTES, Blocks, WrongBlock, list_bytes, resumed
-from agent.line import FetchFailed, FetchLimits, Line, LinkBroke, ends_within, on_disk
+from agent.line import (
+    CHUNKED,
+    FetchFailed,
+    FetchLimits,
+    Line,
+    LinkBroke,
+    ends_within,
+    is_chunked,
+    on_disk,
+)
 from agent.link import Budget, Flow, Pace, metered_link
 from agent.media import copy_from_media
 from agent.redirects import REDIRECTS, REDIRECTS_MAX, StoreFailed, followed, named, origin_of
@@ -73,6 +82,8 @@ class Transfer:
         """Files whose list is not there, or not believed."""
         self._given_up: set[tuple[str, str]] = set()
         """Neighbours and files that they do not have, or not right."""
+        self._wrong_media: set[tuple[str, ...]] = set()
+        """Files on media that are not what their names say."""
         self._hub_only: set[str] = set()
         """Files that a store to which the hub sends has not right."""
         self._tags: dict[str, str] = {}
@@ -106,15 +117,16 @@ class Transfer:
             with line.touching():
                 self._take_what_is_here(sha256, length_bytes, part)
                 if part.exists() and part.stat().st_size == length_bytes:
-                    self._finish(sha256, part, length_bytes)
-                    return
+                    with contextlib.suppress(FetchFailed):  # what is wrong of it is gone now
+                        self._finish(sha256, part, length_bytes, line)
+                        return
         except LinkBroke as error:
             raise _unreachable(error) from None
         places = [each for each in self._limits.neighbours if (each, sha256) not in self._given_up]
         for place in (*places, self.hub_url):
             try:
                 self._bring(place, sha256, part, length_bytes, line)
-                self._finish(sha256, part, length_bytes)
+                self._finish(sha256, part, length_bytes, line)
             except FetchFailed as failed:
                 if failed.reason is Reason.DIGEST_MISMATCH and sha256 in self._stored:
                     self._hub_only.add(sha256)
@@ -143,7 +155,9 @@ class Transfer:
                 have_bytes = 0
             if have_bytes < length_bytes:
                 self._check_room(part, length_bytes)
-                copy_from_media(self._limits.media_dirs, sha256, length_bytes, part)
+                copy_from_media(
+                    self._limits.media_dirs, sha256, length_bytes, part, self._wrong_media
+                )
 
     def ask(self, path: str, bytes_max: int) -> tuple[int, float, bytes]:
         """Ask the hub something small, once; return status, Retry-After in seconds, and answer.
@@ -228,13 +242,21 @@ class Transfer:
         self._came_bytes = 0
         try:
             with line.touching(), on_disk():
-                budget = Budget(part.with_suffix(".spent"), length_bytes, self._limits.budget_ratio)
+                # What neighbours waste is not the hub's budget: it is asked after them.
+                count = part.with_suffix(".spent" if place == self.hub_url else ".near")
+                budget = Budget(count, length_bytes, self._limits.budget_ratio)
                 check_budget(budget, length_bytes)
                 have_bytes = _good_bytes(part, blocks)
                 spent_bytes = budget.spent_bytes
             with contextlib.ExitStack() as stack:
                 answer = self._open(stack, url, sha256, have_bytes, line)
-                start = start_of(answer, part, have_bytes)
+                if (
+                    answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+                    and place == self.hub_url
+                    and blocks is None
+                ):
+                    part.unlink(missing_ok=True)  # it may belong to nothing
+                start = start_of(answer, have_bytes)
                 with on_disk(), part.open("ab") as file:
                     reserve(file.fileno(), length_bytes)
                     flow = Flow(self._limits.least_bytes_per_s, self._limits.slow_s)
@@ -250,7 +272,8 @@ class Transfer:
             if self._is_at_store and not self._came_bytes:
                 raise StoreFailed("it broke off before the first byte")
         except WrongBlock as wrong:
-            self._complain(sha256, wrong.start)
+            if place == self.hub_url:  # a neighbour that lies says nothing about the list
+                self._complain(sha256, wrong.start)
             raise FetchFailed(Reason.DIGEST_MISMATCH, str(wrong), final=False) from None
         except (OSError, HTTPException, ValueError) as error:  # a name can be none for DNS
             raise _unreachable(error) from None
@@ -301,7 +324,10 @@ class Transfer:
         """Ask, and return what is answered once its head is here."""
         with ends_within(connection.sock, 2 * self._limits.stall_s):
             connection.request("GET", path, headers=headers)
-            return connection.getresponse()
+            answer = connection.getresponse()
+        if is_chunked(answer):
+            raise FetchFailed(Reason.UNREACHABLE, CHUNKED, final=False)
+        return answer
 
     def _small(self, answer: "HTTPResponse", bytes_max: int) -> bytes:
         """Return the body of an answer, no more of it than `bytes_max`."""
@@ -369,7 +395,12 @@ class Transfer:
         if tag.startswith('"'):
             self._tags[sha256] = tag
 
-    def _finish(self, sha256: str, part: Path, length_bytes: int) -> None:
+    def _finish(self, sha256: str, part: Path, length_bytes: int, line: Line) -> None:
+        """Give the file its name, if it is right; keep what is right of it, if that can be told.
+
+        Raises:
+            FetchFailed: It is not whole, or not right.
+        """
         with on_disk():
             part.touch()
             with part.open("rb") as file:
@@ -381,14 +412,21 @@ class Transfer:
                     Reason.UNREACHABLE, f"{total_bytes} of {length_bytes} bytes came", final=False
                 )
             if digest != sha256:
-                part.unlink()
+                self._keep_right(sha256, part, length_bytes, line)
                 raise FetchFailed(
                     Reason.DIGEST_MISMATCH, "what came is not what was announced", final=False
                 )
             part.replace(self.path(sha256))
             _fsync_folder(self._folder)
-            for kind in (".blocks", ".spent"):
+            for kind in (".blocks", ".spent", ".near"):
                 part.with_suffix(kind).unlink(missing_ok=True)
+
+    def _keep_right(self, sha256: str, part: Path, length_bytes: int, line: Line) -> None:
+        """Leave of a whole file that is wrong what lies before its first wrong block."""
+        blocks = self._blocks(sha256, length_bytes, line)
+        if blocks is None or _good_bytes(part, blocks) == length_bytes:
+            self._listless.add(sha256)  # a list that knows nothing of it is none
+            part.unlink()
 
 
 def _good_bytes(part: Path, blocks: Blocks | None) -> int:

@@ -36,6 +36,8 @@ HEADER_BYTES_MAX: Final = 1024 * 1024
 
 READ_BYTES: Final = 256 * 1024
 
+_PLAIN: Final = (tarfile.REGTYPE, tarfile.AREGTYPE)
+
 _NAME: Final = re.compile(
     r"(?:\./)?(metadata/(?:timestamp|[1-9][0-9]{0,15}\.(?:root|snapshot|targets))\.json"
     r"|blobs/[0-9a-f]{64})"
@@ -225,14 +227,16 @@ class TarMedium:
         """
         self._members: dict[str, tarfile.TarInfo] = {}
         try:
-            self._archive = tarfile.open(fileobj=_Bounded(file), mode="r:")  # type: ignore[call-overload]  # noqa: SIM115 - it owns nothing but our file
+            self._archive = tarfile.open(  # type: ignore[call-overload]  # noqa: SIM115 - it owns nothing but our file
+                fileobj=_Bounded(file), mode="r:", tarinfo=_Entry
+            )
             for _ in range(MEMBERS_MAX):
                 member = self._archive.next()
                 if member is None:
                     return
                 self._archive.members.clear()  # ours are kept below
                 ours = _NAME.fullmatch(member.name)
-                if ours is not None and member.isreg() and not member.issparse():
+                if ours is not None and member.type in _PLAIN and member.size >= 0:
                     self._members.setdefault(ours[1], member)
         except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
             raise CannotImport(f"{name} is no archive that can be read: {error}") from None
@@ -258,6 +262,23 @@ class TarMedium:
     def _open(self, name: str) -> IO[bytes] | None:
         member = self._members.get(name)
         return None if member is None else self._archive.extractfile(member)
+
+
+class _Entry(tarfile.TarInfo):
+    """An entry of an archive, of which 512 bytes are read and nothing more.
+
+    tarfile reads what precedes an entry for its long name, its extended fields or its holes into
+    memory, each within the next. Names of ours need none of that, so such entries are passed over.
+    """
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        # The place that tarfile means for this: "can be overridden in a subclass".
+        if self.size < 0:
+            raise tarfile.ReadError("an entry is shorter than nothing")
+        self.offset_data = archive.fileobj.tell()
+        blocks_count = -(-self.size // tarfile.BLOCKSIZE)
+        archive.offset = self.offset_data + blocks_count * tarfile.BLOCKSIZE
+        return self
 
 
 class _Bounded:

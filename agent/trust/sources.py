@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from agent.line import ends_within
+from agent.line import CHUNKED, ends_within, is_chunked
 from sync.metadata import Refused
 from sync.stages import Reason
 
@@ -77,6 +77,8 @@ class HubSource:
                         return None
                     if answer.status != HTTPStatus.OK:
                         raise Unreachable(f"the hub answered {answer.status} to {name}")
+                    if is_chunked(answer):
+                        raise Unreachable(CHUNKED)
                     return self._read(answer, name, bytes_max)
         except (OSError, HTTPException) as error:
             raise Unreachable(f"{type(error).__name__}: {error}"[:200]) from None

@@ -245,10 +245,10 @@ async def test_what_is_no_answer_costs_no_budget(tmp_path: Path, answered: bytes
     assert path.read_bytes() == CONTENT
 
 
-async def test_a_file_sent_in_chunks_is_taken(tmp_path: Path) -> None:
+async def test_what_comes_in_chunks_is_not_taken_and_costs_no_budget(tmp_path: Path) -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunked += b"%x\r\n%b\r\n0\r\n\r\n" % (len(CONTENT), CONTENT)
-    async with hub(chunked) as there:
+    async with hub(chunked, answer(CONTENT)) as there:
         path = await fetcher(there.url, tmp_path).fetch(DIGEST, len(CONTENT))
 
     assert path.read_bytes() == CONTENT

@@ -1,6 +1,8 @@
 """Downloads over bad links: finished and right, or ended with the right reason."""
 
+import contextlib
 import hashlib
+import os
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
@@ -9,6 +11,7 @@ import pytest
 
 from agent.fetch import Fetcher, FetchFailed, FetchLimits
 from agent.link import SLACK_BYTES
+from agent.media import copy_from_media
 from sync.stages import Reason
 from tests.fakes.bad_link import BLOCK_BYTES, Asked, Deed, Link, linked
 
@@ -275,8 +278,22 @@ def sends_more(asked: Asked) -> None:
     asked.send(CONTENT * 2)
 
 
+def never_ends_its_chunks(asked: Asked) -> None:
+    asked.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n")
+    asked.wfile.write(CONTENT[:4] + b"\r\n0\r\n")
+    while not asked.link.over.is_set():
+        asked.wfile.write(b"X: " + b"y" * 1000 + b"\r\n")
+
+
+def knows_no_such_range(asked: Asked) -> None:
+    asked.head(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, 0)
+
+
 @pytest.mark.parametrize("has_blocks", [True, False])
-@pytest.mark.parametrize("deed", [lies, has_none, sends_more, drops])
+@pytest.mark.parametrize(
+    "deed",
+    [lies, has_none, sends_more, drops, never_ends_its_chunks, knows_no_such_range],
+)
 async def test_a_neighbour_that_fails_is_left_for_the_hub(
     tmp_path: Path, deed: Deed, *, has_blocks: bool
 ) -> None:
@@ -286,6 +303,101 @@ async def test_a_neighbour_that_fails_is_left_for_the_hub(
 
     assert path.read_bytes() == CONTENT
     assert (neighbour.requests_count, hub.requests_count) == (1, 1)
+
+
+def starts_into(found: list[int], sends: Deed = whole) -> Deed:
+    """Return a deed that also notes from where on it was asked."""
+
+    def deed(asked: Asked) -> None:
+        found.append(asked.start)
+        sends(asked)
+
+    return deed
+
+
+async def test_a_neighbour_that_knows_no_such_range_costs_nothing_of_what_is_here(
+    tmp_path: Path,
+) -> None:
+    here = 9 * BLOCK_BYTES
+    (tmp_path / f"{DIGEST}.part").write_bytes(CONTENT[:here])
+    starts: list[int] = []
+    with (
+        linked(Link(CONTENT, starts_into(starts))) as hub,
+        linked(Link(CONTENT, knows_no_such_range)) as near,
+    ):
+        await fetcher(hub.url, tmp_path, neighbours=(near.url,)).fetch(DIGEST, len(CONTENT))
+    assert starts == [here]
+
+
+@pytest.mark.parametrize("name", [DIGEST, f"{DIGEST}.part"])
+async def test_a_whole_file_with_one_wrong_block_is_fetched_from_that_block_on(
+    tmp_path: Path, name: str
+) -> None:
+    damaged = bytearray(CONTENT)
+    damaged[9 * BLOCK_BYTES + 5] ^= 1
+    (tmp_path / name).write_bytes(damaged)
+    starts: list[int] = []
+    with linked(Link(CONTENT, starts_into(starts))) as hub:
+        path = await fetcher(hub.url, tmp_path).fetch(DIGEST, len(CONTENT))
+    assert path.read_bytes() == CONTENT
+    assert starts == [9 * BLOCK_BYTES]
+
+
+async def test_neighbours_that_lie_spend_nothing_of_what_the_hub_may_cost(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as links:
+        hub = links.enter_context(linked(Link(CONTENT, whole, has_blocks=False)))
+        liars = [links.enter_context(linked(Link(CONTENT, lies))) for _ in range(5)]
+        near = fetcher(hub.url, tmp_path, neighbours=tuple(each.url for each in liars))
+        path = await near.fetch(DIGEST, len(CONTENT))
+    assert path.read_bytes() == CONTENT
+    assert hub.requests_count == 1
+    assert [each.name for each in tmp_path.iterdir()] == [DIGEST]
+
+
+async def test_neighbours_that_lie_about_one_block_do_not_discredit_the_list(
+    tmp_path: Path,
+) -> None:
+    def flips(asked: Asked) -> None:
+        rest = bytearray(asked.rest())
+        rest[10] ^= 1
+        asked.send(bytes(rest))
+
+    starts: list[int] = []
+    with (
+        linked(Link(CONTENT, starts_into(starts, flips_at_first))) as hub,
+        linked(Link(CONTENT, flips)) as first,
+        linked(Link(CONTENT, flips)) as second,
+    ):
+        near = fetcher(hub.url, tmp_path, neighbours=(first.url, second.url))
+        await near.fetch(DIGEST, len(CONTENT))
+    assert len(starts) == 2
+    assert starts[1] > 0, "it went on where the block was wrong"
+
+
+async def test_a_pipe_on_a_stick_holds_nobody(tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    os.mkfifo(stick / DIGEST)
+    with linked(Link(CONTENT, whole)) as hub:
+        near = fetcher(hub.url, tmp_path / "d", media_dirs=(stick,))
+        assert (await near.fetch(DIGEST, len(CONTENT))).read_bytes() == CONTENT
+
+
+def test_a_wrong_file_on_a_stick_is_read_once_and_never_written(tmp_path: Path) -> None:
+    stick, part = tmp_path / "stick", tmp_path / "d.part"
+    stick.mkdir()
+    (stick / DIGEST).write_bytes(CONTENT[:-1] + b"?")
+    wrong: set[tuple[str, ...]] = set()
+    copy_from_media([stick], DIGEST, len(CONTENT), part, wrong)
+    assert len(wrong) == 1
+    (stick / DIGEST).chmod(0)  # whoever reads it again fails, root apart
+    copy_from_media([stick], DIGEST, len(CONTENT), part, wrong)
+    assert not list(tmp_path.glob("d.*"))
+
+    (stick / DIGEST).unlink()
+    (stick / DIGEST).write_bytes(CONTENT)
+    copy_from_media([stick], DIGEST, len(CONTENT), part, wrong)
+    assert part.read_bytes() == CONTENT
 
 
 async def test_a_stick_that_has_the_file_saves_the_link(tmp_path: Path) -> None:
