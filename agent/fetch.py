@@ -96,6 +96,7 @@ class Fetcher:
             FetchFailed: The budget of attempts is used up, or trying again cannot help.
         """
         attempt = wrong_count = 0
+        here_bytes = self._transfer.have_bytes(sha256)
         self.trouble = None
         self._go_on = go_on
         while True:
@@ -115,7 +116,9 @@ class Fetcher:
             except FetchFailed as failed:
                 go_on()
                 self.trouble = Trouble(failed.reason.value, failed.detail, 0.0)
-                attempt += 1
+                before_bytes, here_bytes = here_bytes, self._transfer.have_bytes(sha256)
+                is_further = here_bytes > before_bytes
+                attempt = 1 if is_further else attempt + 1  # a link that brings something is asked
                 wrong_count += failed.reason is not Reason.UNREACHABLE
                 if failed.final or wrong_count >= self._limits.attempts_max:
                     raise

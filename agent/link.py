@@ -82,6 +82,10 @@ class Flow:
         return f"{came_bytes} bytes came in {waited_s:.0f} s"
 
 
+KEEP_EVERY_BYTES: Final = 256 * 1024
+"""So many bytes of one attempt are forgiven at most when it is killed."""
+
+
 class Budget:
     """How many bytes a file may cost before it is given up, counted across restarts."""
 
@@ -92,11 +96,22 @@ class Budget:
         self.spent_bytes = 0
         with contextlib.suppress(OSError, ValueError):
             self.spent_bytes = max(0, int(path.read_text()[:20]))
+        self._kept_bytes = self.spent_bytes
 
     @property
     def is_spent(self) -> bool:
         """Tell whether nothing is left."""
         return self.spent_bytes >= self.allowed_bytes
+
+    def came(self, count: int) -> None:
+        """Count bytes that came; what was counted survives a kill but for the latest of them.
+
+        Raises:
+            OSError: The disk is full or fails.
+        """
+        self.spent_bytes += count
+        if self.spent_bytes - self._kept_bytes >= KEEP_EVERY_BYTES:
+            self.save()
 
     def save(self) -> None:
         """Keep the count.
@@ -108,6 +123,7 @@ class Budget:
         scratch = self._path.with_name(self._path.name + ".new")
         scratch.write_text(str(self.spent_bytes))
         scratch.replace(self._path)
+        self._kept_bytes = self.spent_bytes
 
 
 def metered_link(

@@ -5,6 +5,7 @@ Owns nothing: what is there stays as it is, and is compared with its digest like
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -48,14 +49,24 @@ def copy_from_media(
                 wrong.add(known)
                 continue
             source.seek(0)
-            copied = part.with_suffix(".copy")
-            with copied.open("wb") as file:
-                while chunk := _read_medium(source):
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-        copied.replace(part)  # compared with its digest once more, as everything is
+            _copy(source, part, length_bytes)
         return
+
+
+def _copy(source: BinaryIO, part: Path, length_bytes: int) -> None:
+    """Put the whole file into the place of the part that is here."""
+    if shutil.disk_usage(part.parent).free < length_bytes:
+        part.unlink(missing_ok=True)  # what it holds comes with the rest
+    copied = part.with_suffix(".copy")
+    try:
+        with copied.open("wb") as file:
+            while chunk := _read_medium(source):
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        copied.replace(part)  # compared with its digest once more, as everything is
+    finally:
+        copied.unlink(missing_ok=True)
 
 
 def _digest(source: BinaryIO) -> str:

@@ -29,6 +29,9 @@ HEAD_S: Final = 10.0
 STALL_S: Final = 30.0
 """Longest that a neighbour may take nothing."""
 
+LEAST_BYTES_PER_S: Final = 4096
+"""A neighbour that takes less on the average is let go."""
+
 CHUNK_BYTES: Final = 64 * 1024
 
 RETRY_S: Final = 60.0
@@ -105,10 +108,16 @@ class Sharing:
                 await _drained(writer)
                 return
             file.seek(asked.start)
+            patience_s = STALL_S
+            loop = asyncio.get_running_loop()
             while chunk := file.read(CHUNK_BYTES):
                 await self._pace.wait(len(chunk))
                 writer.write(chunk)
+                begun_mono = loop.time()
                 await _drained(writer)
+                patience_s += len(chunk) / LEAST_BYTES_PER_S - (loop.time() - begun_mono)
+                if patience_s < 0:
+                    return  # it holds a place that others wait for
             self.served_count += 1
 
 

@@ -75,7 +75,7 @@ class Taking:
                 file.truncate(0)
         position = file.seek(0, os.SEEK_END)
         while chunk := self._read(answer):
-            self._budget.spent_bytes += len(chunk)
+            self._budget.came(len(chunk))
             check_budget(self._budget, self._length_bytes)
             self._pace.took(len(chunk), lambda: not self._line.is_cut)
             passed = min(skip_bytes, len(chunk))
@@ -83,7 +83,8 @@ class Taking:
             fresh = chunk[passed:]
             position += len(fresh)
             if position > self._length_bytes:
-                file.truncate(0)
+                if watch is None:  # else what is here was compared block by block
+                    file.truncate(0)
                 raise FetchFailed(Reason.TOO_LARGE, "the hub sends more than announced", final=True)
             if watch is not None:
                 try:

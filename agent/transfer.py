@@ -359,6 +359,9 @@ class Transfer:
             connection = stack.enter_context(contextlib.closing(self._connect(url)))
             line.hold(connection.sock)
             answer = self._answer(connection, _path_of(url), headers)
+            if answer.status in REDIRECTS and first != self._hub_origin:
+                # Over which link, and at whose cost, a stranger must not choose.
+                raise FetchFailed(Reason.DOWNLOAD_FAILED, "a neighbour sends us on", final=False)
             if answer.status not in REDIRECTS:
                 if self._is_at_store:
                     self._note_store(url, answer, sha256)

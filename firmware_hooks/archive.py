@@ -72,7 +72,15 @@ def unpack(archive: Path, into: Path, *, bytes_max: int) -> None:
     try:
         with archive.open("rb") as file, _plain(file) as content:
             _unpack(content, into, bytes_max)
-    except (tarfile.TarError, EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
+    except (
+        tarfile.TarError,
+        EOFError,
+        ValueError,  # of tarfile, about numbers in headers
+        OverflowError,
+        lzma.LZMAError,
+        gzip.BadGzipFile,
+        zlib.error,
+    ) as error:
         raise BadArchive(f"the tree cannot be unpacked: {error}") from None
     except RecursionError:
         raise BadArchive("the tree cannot be unpacked: headers about headers") from None

@@ -13,8 +13,9 @@ of an older file as prefix, as `zstd --patch-from` makes and reads them.
 import hashlib
 import os
 import struct
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Final, NamedTuple
+from typing import IO, Final, NamedTuple, overload
 
 from firmware_hooks.frames import zstd
 from firmware_hooks.tree import FILE_BYTES_MAX, LIST_BYTES_MAX
@@ -79,6 +80,34 @@ class Part(NamedTuple):
     """Length of its frame in the payload; 0 if the bytes of the base are taken as they are."""
 
 
+class Parts(Sequence[Part]):
+    """Parts in a row, at 40 bytes each: as tuples, those of a hostile index took 104 MB."""
+
+    def __init__(self) -> None:
+        self._numbers = array("Q")
+
+    def add(self, part: Part) -> None:
+        """Put a part behind the others."""
+        self._numbers.extend((0 if part.base is None else part.base + 1, *part[1:]))
+
+    def __len__(self) -> int:
+        return len(self._numbers) // _FIELDS
+
+    @overload
+    def __getitem__(self, place: int) -> Part: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Part]: ...
+    def __getitem__(self, place: int | slice) -> Part | Sequence[Part]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        start = range(len(self))[place] * _FIELDS
+        base, *numbers = self._numbers[start : start + _FIELDS]
+        return Part(base - 1 if base else None, *numbers)
+
+
+_FIELDS: Final = len(Part._fields)
+
+
 class Change(NamedTuple):
     """A file of the target that is not the one of the same name in the base."""
 
@@ -135,7 +164,10 @@ def read_index(index: bytes) -> Iterator[Change]:
             parts_left -= count
             if parts_left < 0 or count > len(index):
                 raise BadPack(f"the pack has more than {PARTS_MAX} parts")
-            yield Change(number, tuple(_part(reader) for _ in range(count)))
+            parts = Parts()
+            for _ in range(count):
+                parts.add(_part(reader))
+            yield Change(number, parts)
     except Malformed as error:
         raise BadPack(f"the index of the pack is damaged: {error}") from None
     if not reader.at_end():

@@ -87,11 +87,17 @@ def from_fault(request: AnyRequest, error: Exception) -> Problem:
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, FAULT)
 
 
+def from_bytes(_request: AnyRequest, _error: UnicodeDecodeError) -> Problem:
+    """Answer a request that is no text where text belongs."""
+    return problem(HTTPStatus.BAD_REQUEST, "the body is not UTF-8")
+
+
 HANDLERS: Final[dict[Any, Any]] = {
     Unauthenticated: from_stranger,
     Refusal: from_refusal,
     StorageUnusable: from_storage,
     HTTPException: from_http,
     RecursionError: from_depth,
+    UnicodeDecodeError: from_bytes,
     Exception: from_fault,
 }

@@ -19,6 +19,7 @@ from hub.demo.cast import CAST, COMPONENT, LINKED, NEW, OLD, Expected, Fault, Pa
 from hub.demo.fleet import SILENCE_S, DeviceProgram, HubProgram, state_dir_of
 from hub.demo.ground import LOOPBACK, CannotStart, Ground
 from hub.demo.record import NOTHING, Act, Look, Record, check_look
+from hub.demo.secure import refuses_strangers
 from hub.link_proxy import LinkProxy
 from hub.outcomes.silence import Verdict
 from hub.release_build import DESCRIPTION, build_release
@@ -86,6 +87,10 @@ class Play:
             self._hub.program.start()
             about = await self._until(self._hub_answers, "the hub did not start", HUB_MAX_S)
             self.record.broker = about.broker.kind
+            if secure is not None:
+                self.record.strangers_are_refused = await asyncio.to_thread(
+                    refuses_strangers, self._hub.broker_port
+                )
             self._board.say(f"the hub runs at {self._hub.url}, its broker is {about.broker.kind}")
             await asyncio.to_thread(self._make_keys)
             self._board.say("releases will be signed with keys that the hub does not have")

@@ -109,6 +109,8 @@ class Record:
     faults: Faults = field(default_factory=Faults)
     silence_s: float = 0.0
     broker: str = ""
+    strangers_are_refused: bool = False
+    """Whether the broker was seen to refuse one who shows no certificate."""
     took_s: float = 0.0
 
     @property
@@ -159,6 +161,7 @@ def to_json(record: Record, *, page: str) -> dict[str, Any]:
         "took_s": round(record.took_s, 1),
         "silence_s": record.silence_s,
         "broker": record.broker,
+        "strangers_are_refused": record.strangers_are_refused,
         "page": page,
         "devices": [
             {

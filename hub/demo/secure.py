@@ -6,6 +6,7 @@ Everything is done by the shipped commands, as an operator and a device would.
 
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -91,6 +92,26 @@ class SecureGround:
             server_context(pinned, self._folder / "server.pem", self._folder / "server.key"),
             client_context(pinned, identity / "cert.pem", identity / "key.pem"),
         )
+
+
+def refuses_strangers(broker_port: int) -> bool:
+    """Tell whether a broker turns away who speaks plainly, and who shows no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # it is the broker that has to ask for one
+    hello = b"\x10\x0c\x00\x04MQTT\x05\x02\x00\x05\x00\x00\x00"
+    for wrap in (lambda plain: plain, context.wrap_socket):
+        try:
+            with (
+                socket.create_connection((LOOPBACK, broker_port), timeout=10) as plain,
+                wrap(plain) as link,
+            ):
+                link.sendall(hello)
+                if link.recv(4):
+                    return False
+        except OSError:  # of which errors of TLS are some
+            continue
+    return True
 
 
 def _run(module: str, words: list[str], environment: Mapping[str, str]) -> None:

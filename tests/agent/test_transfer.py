@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from agent.fetch import Fetcher, FetchFailed, FetchLimits
-from agent.link import SLACK_BYTES
+from agent.link import SLACK_BYTES, Budget
 from agent.media import copy_from_media
 from sync.stages import Reason
 from tests.fakes.bad_link import BLOCK_BYTES, Asked, Deed, Link, linked
@@ -26,9 +26,9 @@ class Eager(Random):
         return 0.0
 
 
-def fetcher(url: str, folder: Path, **limits: object) -> Fetcher:
+def fetcher(url: str, folder: Path, random: Random | None = None, **limits: object) -> Fetcher:
     chosen = {"attempts_max": 8, "stall_s": 5.0, "disk_reserve_bytes": 0, **limits}
-    return Fetcher(url, folder, FetchLimits(**chosen), Eager())  # type: ignore[arg-type]
+    return Fetcher(url, folder, FetchLimits(**chosen), random or Eager())  # type: ignore[arg-type]
 
 
 def whole(asked: Asked) -> None:
@@ -78,13 +78,16 @@ def ignores_the_range(asked: Asked) -> None:
 
 
 def changes_the_tag(asked: Asked) -> None:
-    """Breaks off once, and then takes our tag for another file's."""
-    rest = asked.rest(0)
+    """Breaks off once; then it is another file under another tag, and at last ours again."""
     if asked.link.requests_count == 1:
-        asked.send(rest[:1_000_000])
+        asked.send(asked.rest(0)[:1_000_000])
         asked.drop()
+    elif asked.link.requests_count == 2:
+        assert asked.headers["If-Range"] == f'"{DIGEST}"'
+        asked.head(HTTPStatus.OK, len(CONTENT), ETag='"another"')
+        asked.send(bytes(len(CONTENT)))
     else:
-        asked.send(rest)
+        whole(asked)
 
 
 def is_down_at_first(asked: Asked) -> None:
@@ -341,6 +344,45 @@ async def test_a_whole_file_with_one_wrong_block_is_fetched_from_that_block_on(
         path = await fetcher(hub.url, tmp_path).fetch(DIGEST, len(CONTENT))
     assert path.read_bytes() == CONTENT
     assert starts == [9 * BLOCK_BYTES]
+
+
+def test_what_came_is_counted_though_the_attempt_is_killed(tmp_path: Path) -> None:
+    killed = Budget(tmp_path / "d.spent", 10_000_000, 1.5)
+    for _ in range(100):
+        killed.came(10_000)
+    assert Budget(tmp_path / "d.spent", 10_000_000, 1.5).spent_bytes > 700_000
+
+
+async def test_a_neighbour_that_sends_us_on_is_not_followed(tmp_path: Path) -> None:
+    def sends_on(asked: Asked) -> None:
+        asked.head(HTTPStatus.FOUND, 0, Location=elsewhere.url)
+
+    with (
+        linked(Link(CONTENT, whole)) as hub,
+        linked(Link(CONTENT, whole)) as elsewhere,
+        linked(Link(CONTENT, sends_on)) as near,
+    ):
+        await fetcher(hub.url, tmp_path, neighbours=(near.url,)).fetch(DIGEST, len(CONTENT))
+    assert (hub.requests_count, elsewhere.requests_count) == (1, 0)
+
+
+async def test_a_link_that_brings_something_each_time_is_asked_soon_again(tmp_path: Path) -> None:
+    waits: list[float] = []
+
+    class Noted(Random):
+        def uniform(self, a: float, b: float) -> float:
+            waits.append(b)
+            return 0.0
+
+    def drops_often(asked: Asked) -> None:
+        asked.send(asked.rest()[:200_000])
+        asked.drop()
+
+    with linked(Link(CONTENT, drops_often)) as link:
+        near = fetcher(link.url, tmp_path, Noted())
+        await near.fetch(DIGEST, len(CONTENT))
+    assert len(waits) > 10
+    assert max(waits) == min(waits)
 
 
 async def test_neighbours_that_lie_spend_nothing_of_what_the_hub_may_cost(tmp_path: Path) -> None:

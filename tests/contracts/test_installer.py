@@ -29,12 +29,12 @@ from tests.firmware_hooks.releases import order_of
 from tests.firmware_hooks.trees import release
 
 
-@debs.needs_dpkg
 def every(usual: int) -> int:
     """Return at which steps a call is killed: at each in the long run, else at one of so many."""
     return 1 if os.environ.get("FIELDFARE_SOAK") else usual
 
 
+@debs.needs_dpkg
 class TestDeb(InstallerConformance):
     """Real packages and a real dpkg, below a root of their own."""
 

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from random import Random
 
@@ -301,3 +302,17 @@ def test_applying_a_pack_takes_less_than_64_mb_whatever_the_length_of_a_file(
     assert (ended.returncode, ended.stderr) == (Exit.DONE, "")
     assert json.loads(ended.stdout)["peak_bytes"] < 64_000_000
     assert between.pack.stat().st_size < 200_000
+
+
+def test_the_parts_of_one_file_take_little_memory_however_many_there_are() -> None:
+    parts = [Part(0, 70_000 + place % 1000, 300, 300, 0) for place in range(100_000)]
+    index = encode_index([Change(0, parts)])
+    tracemalloc.start()
+    try:
+        (change,) = read_index(index)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 80 * len(parts)
+    assert list(change.parts) == parts
+    assert change.parts[-1] == parts[-1]

@@ -121,6 +121,8 @@ async def test_a_renewal_needs_the_proof_of_the_key(clients: tuple[Client, Clien
         json.dumps({"csr": "x" * 5000, "nonce": NONCE, "device_class": "p"}).encode(),
         json.dumps({"csr": "", "nonce": NONCE, "device_class": "p", "more": 1}).encode(),
         b"[" * 100_000,
+        b'{"csr": "\xff", "nonce": "", "device_class": ""}',
+        b"\xff\xfe{}",
     ],
 )
 async def test_a_body_out_of_form_is_the_senders_fault(

@@ -49,6 +49,7 @@ def test_everything_that_the_hub_reports_is_what_was_done_to_the_devices(
     assert demo.returncode == 0, told
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts["holds"] is True
+    assert facts["strangers_are_refused"] is bool(how)
     by_fault = {each["fault"]: each for each in facts["devices"]}
     assert {fault: each["first"]["reported"] for fault, each in by_fault.items()} == {
         "none": "acknowledged",

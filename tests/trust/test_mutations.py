@@ -150,7 +150,7 @@ def test_no_spoiled_manifest_makes_the_reader_fall_over(cases_count: int) -> Non
 
 @pytest.mark.parametrize(
     "cases_count",
-    [300, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])],
+    [300, pytest.param(SOAK_CASES, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])],
 )
 def test_no_spoiled_archive_gets_anything_unsigned_onto_the_disk(
     cases_count: int, tmp_path: Path
