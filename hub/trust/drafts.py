@@ -18,7 +18,7 @@ from tuf.api.metadata import Key, Metadata, Root, Targets
 from tuf.api.serialization.json import JSONSerializer
 
 from hub.trust.keys import KeyFolder, KeysUnusable, Passphrase, short
-from hub.trust.repository import OFFLINE, ONLINE
+from hub.trust.repository import OFFLINE, ONLINE, is_key_of
 from sync.metadata import BYTES_MAX, Refused, read
 from sync.trust import Chain
 
@@ -149,6 +149,13 @@ def standings(folder: KeyFolder, draft: Draft) -> list[Standing]:
                 f"{before.version}: take what was signed since with `fieldfare keys pull`, or have "
                 "it made anew"
             )
+        for keyid, key in signed.keys.items():
+            # A person compares ids: under the id of a trusted key there must be no other.
+            if not is_key_of(keyid, key):
+                raise KeysUnusable(
+                    f"root {signed.version} names another key under the id {short(keyid)!r} than "
+                    "the one that it stands for: whoever made this draft means harm"
+                )
         found.append(_standing(before, draft.root, f"root {signed.version} (by the former keys)"))
         found.append(_standing(signed, draft.root, f"root {signed.version} (by the new keys)"))
     if draft.targets is not None:

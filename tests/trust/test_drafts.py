@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from securesystemslib.signer import Key
 
 from hub.cli.keys import keys as command
 from hub.trust import drafts, signing
@@ -191,6 +192,26 @@ def test_a_root_needs_enough_of_the_former_keys_and_of_the_new_ones(
     ]
     assert holders[2].root().version == 2
     Chain(first.roots()[-1]).add_root(holders[2].roots()[-1])
+
+
+def test_a_root_that_names_another_key_under_a_trusted_id_is_not_signed(
+    holders: list[KeyFolder],
+) -> None:
+    with pytest.raises(MoreMustSign) as waits:
+        signing.replace_online(holders[0], ONLINE, words, now_s=NOW_S)
+    draft = drafts.load(waits.value.file)
+    assert draft.root is not None
+    trusted = draft.root.signed.roles["targets"].keyids[0]
+    stranger = Workshop().signers["targets"][0].public_key
+    draft.root.signed.keys[trusted] = Key.from_dict(trusted, stranger.to_dict())
+    draft.root.signatures.clear()
+    waits.value.file.write_bytes(draft.encode())
+
+    code, _, said = told(holders[1], waits.value.file)
+
+    assert code != 0
+    assert "names another key under the id" in said
+    assert not list((holders[1].folder / drafts.FOLDER).glob("*.json"))
 
 
 def test_new_targets_keys_and_the_list_they_sign_become_complete_together(
