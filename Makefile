@@ -53,6 +53,7 @@ soak: $(VENV)/.installed ## Every test in its long form (hours)
 lock: ## Write requirements.lock anew from pyproject.toml (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv on PATH, or UV=/path/to/uv" >&2; exit 1; }
 	$(UV) pip compile pyproject.toml --extra hub --extra dev --extra rauc --extra s3 --extra otlp \
+		--extra openfeature \
 		--universal --python-version 3.11 \
 		--no-config --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
