@@ -99,6 +99,7 @@ def acl_text() -> str:
             f"topic read {EVERY_PRESENCE}",
             f"topic write {base}/+/down",
             f"topic write {base}/group/+",
+            f"topic write {base}/kill/+",
             f"topic write {HUB_PRESENCE}",
             "",
             "# %u is the name in the certificate.",
@@ -106,6 +107,7 @@ def acl_text() -> str:
             f"pattern write {base}/%u/presence",
             f"pattern read {base}/%u/down",
             f"pattern read {base}/group/+",
+            f"pattern read {base}/kill/+",
             f"pattern read {HUB_PRESENCE}",
             "",
         )
