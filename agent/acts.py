@@ -83,6 +83,9 @@ class Acts:
         )
         self._shared = Shared(settings.state_dir / FOLDER, settings.share_keep_bytes)
         self._packs = Packs(self._fetcher, wait_s=settings.pack_wait_s)
+        self.is_on: Callable[[str], bool] = lambda _: True
+        """Tells whether one of the agent's own features is on."""
+        self._fetcher.may_ask_neighbours = lambda: self.is_on("agent.neighbours")
         self._proven = b""
         """Digest of the release that last passed its trial in this start."""
 
@@ -125,6 +128,8 @@ class Acts:
         if base is not None and not self._report.is_proven(base):
             base = None
         try:
+            if not self.is_on("agent.delta"):
+                raise NoPack("the flag agent.delta is off")  # noqa: TRY301 - one end for all
             return await self._packs.stage(self._order(release), release, base, go_on)
         except NoPack as why:
             for artifact in manifest.artifacts:

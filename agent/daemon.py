@@ -12,6 +12,7 @@ import json
 import logging
 import signal
 from collections.abc import Iterable
+from functools import partial
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -19,9 +20,11 @@ from agent.clock import Clock
 from agent.documents import Documents
 from agent.facts import AGENT_VERSION, facts, news
 from agent.faults import first_of
+from agent.flags import Flags
 from agent.holding import Holding
 from agent.identity import Identity, identity_of
 from agent.installer import InstallEngine
+from agent.kills import Kills
 from agent.local import LocalSocket
 from agent.lock import lock_state
 from agent.log import say
@@ -91,6 +94,7 @@ class Daemon:
         self._reopen = asyncio.Event()
         self._up = topics.up_topic(settings.device)
         self._down = topics.down_topic(settings.device)
+        self._kill_topics = frozenset(topics.kill_topic(group) for group in settings.groups)
         self._transport: Transport = connect(
             Link(
                 client_id=settings.device,
@@ -106,6 +110,10 @@ class Daemon:
         )
         self._values = Values(self._documents, on_written=self._on_written)
         self._work: Work  # made below; until then nothing changes
+        self._kills = Kills(store, self._documents, on_changed=self._on_killed)
+        self._flags = Flags(
+            settings, store, self._documents, self._kills, clock, on_written=self._on_written
+        )
         self._holding = Holding(store, clock, on_changed=lambda: self._work.wake())  # noqa: PLW0108
         patience = Patience(
             settings,
@@ -129,7 +137,14 @@ class Daemon:
             self._renewal = Renewal(
                 identity, settings.hub_url, clock, lambda: self._transport.connected
             )
-        self._work = Work(settings, self._documents, self._engine, on_written=self._on_written)
+        self._work = Work(
+            settings,
+            self._documents,
+            self._engine,
+            on_written=self._on_written,
+            off=self._kills.deployments,
+        )
+        self._engine.ask_features(partial(self._flags.is_on, default=True))
         self._local = LocalSocket(
             settings.socket_path,
             allowed_uids=frozenset(settings.local_allowed_uids),
@@ -142,9 +157,14 @@ class Daemon:
                 "why": self._why,
                 "wake": self._woken,
                 "inhibitors": self._holding.inhibitors,
+                "flag": self._flags.flag,
+                "flags": self._flags.flags,
             },
             personal={"inhibit": self._holding.inhibit, "release": self._holding.release},
-            snapshot=lambda: {"settings": self._values.rows()},
+            snapshots={
+                "settings": lambda: {"settings": self._values.rows()},
+                "flags": self._flags.snapshot,
+            },
         )
         self._written = asyncio.Event()
         self._rearm = asyncio.Event()
@@ -155,6 +175,8 @@ class Daemon:
         """Run until cancelled."""
         await self._documents.start()
         await self._holding.load()
+        await self._kills.load()
+        await self._flags.load()
         # Births are numbered within a start and starts within the device, so they only grow.
         self._births = self._documents.start_number << BIRTH_BITS
         known = self._documents.reported()
@@ -165,7 +187,7 @@ class Daemon:
             kept_as = self._store.opened.damaged
             say(logger, "database_damaged", level=logging.ERROR, kept_as=kept_as)
         groups = [topics.group_topic(group) for group in self._settings.groups]
-        for topic in (self._down, topics.HUB_PRESENCE, *groups):
+        for topic in (self._down, topics.HUB_PRESENCE, *self._kill_topics, *groups):
             self._transport.subscribe(topic)
         gc.collect()
         gc.freeze()  # what the start has made stays; looking at it again would only cost
@@ -178,6 +200,7 @@ class Daemon:
             tasks.create_task(self._compare(), name="compare")
             tasks.create_task(self._catch_up(), name="catch up")
             tasks.create_task(self._work.run(), name="work")
+            tasks.create_task(self._flags.watch_lease(self._ask), name="lease")
             if self._settings.share_host and self._settings.share_keep_bytes:
                 # Imported here: most agents serve nobody.
                 from agent.shared import FOLDER, Shared  # noqa: PLC0415
@@ -197,6 +220,16 @@ class Daemon:
 
     def _on_written(self) -> None:
         self._written.set()
+
+    def _on_killed(self) -> None:
+        self._work.killed()
+        self._on_written()
+
+    async def _ask(self) -> None:
+        """Make the hub say something: comparing documents is what it answers to."""
+        if self._transport.connected:
+            self._send(await self._documents.opened())
+            self._rearm.set()
 
     # The tasks.
 
@@ -224,6 +257,12 @@ class Daemon:
             case Delivery(topic=topics.HUB_PRESENCE):
                 self._transport.acknowledge(event)
                 self._hear_hub(event.payload)
+            case Delivery(topic=topic) if topic in self._kill_topics:
+                try:
+                    await self._kills.take(event.payload)
+                finally:
+                    self._transport.acknowledge(event)  # as in `_mail`
+                self._missed.pop(topic, None)
             case Delivery():
                 await self._mail(event)
 
@@ -238,11 +277,15 @@ class Daemon:
             self._transport.acknowledge(event)
         self._missed.pop(event.topic, None)  # this one is newer
         await self._heard(replies, changed=changed)
+        if direct and await self._flags.heard():
+            self._local.announce()
 
     async def _heard(self, replies: Iterable[bytes], *, changed: bool) -> None:
         self._send(replies)
         self._rearm.set()
         if changed:
+            self._flags.look()
+            self._work.killed()
             self._work.wake()
             await self._work.acknowledge()
             if await self._values.record_conflicts():
@@ -266,6 +309,7 @@ class Daemon:
             await self._written.wait()
             await asyncio.sleep(self._settings.linger_ms / 1000)
             self._written.clear()
+            await self._flags.settle()
             self._send(await self._documents.changed())
             self._rearm.set()
             self._local.announce()
@@ -293,9 +337,7 @@ class Daemon:
                     await self._reopen.wait()
                     self._reopen.clear()
                 await asyncio.sleep(self._random.uniform(0, REOPEN_SPREAD_S))
-            if self._transport.connected:
-                self._send(await self._documents.opened())
-                self._rearm.set()
+            await self._ask()
 
     def _miss(self, event: Event) -> None:
         """Remember what there was no room to keep: nobody says a group's wishes a second time."""
@@ -312,8 +354,11 @@ class Daemon:
             wait_s = min(2 * wait_s, RETRY_S)
             for topic, payload in list(self._missed.items()):
                 try:
-                    replies, changed = await self._documents.receive(payload, direct=False)
-                    await self._heard(replies, changed=changed)
+                    if topic in self._kill_topics:
+                        await self._kills.take(payload)
+                    else:
+                        replies, changed = await self._documents.receive(payload, direct=False)
+                        await self._heard(replies, changed=changed)
                 except StoreError:
                     break  # said when it was refused first; the disk is still full
                 if self._missed.get(topic) == payload:

@@ -4,8 +4,10 @@ Owns pure answers from the desired documents. Never acts on them.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from sync import documents, overlay, records
 from sync.documents import DocumentName
@@ -38,6 +40,16 @@ def wishes(
             if applies:
                 found[deployment] = Wish(deployment, record)
     return sorted(found.values(), key=lambda wish: (wish.record.order, wish.deployment))
+
+
+def without(all_wishes: Sequence[Wish], killed: Collection[str]) -> list[Wish]:
+    """Return the wishes; those that are killed as cancelled, whatever their records say."""
+    return [
+        Wish(wish.deployment, msgspec.structs.replace(wish.record, cancelled=True))
+        if wish.deployment in killed
+        else wish
+        for wish in all_wishes
+    ]
 
 
 def _is_sound(deployment: str, record: Deployment) -> bool:

@@ -77,6 +77,8 @@ class Documents:
         self._anchor_sent_ms = -ANCHOR_EVERY_MS
         self.hub_ms = 0
         """A time that the hub's clock has certainly passed: its last message to us says so."""
+        self.word_sent_ms = 0
+        """When the hub sent what it last said to this device itself, by its clock."""
         self.has_met_hub = False
         """Whether the hub's side of our document is known: that a device with an empty disk has not
         acknowledged a deployment says nothing before the hub said what it holds."""
@@ -242,6 +244,7 @@ class Documents:
         if direct:
             self._anchor = (frame.sent_ms, self._clock.stamp().boottime_ms)
             self.hub_ms = max(self.hub_ms, frame.sent_ms)
+            self.word_sent_ms = frame.sent_ms
             self._hub_time.hear(*self._anchor)
         return await self._locked(lambda: self._receive(frame.messages))
 

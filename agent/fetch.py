@@ -51,6 +51,8 @@ class Fetcher:
         self._go_on: Callable[[], None] = lambda: None
         self.trouble: Trouble | None = None
         """What keeps the file from coming that is being fetched; None while nothing does."""
+        self.may_ask_neighbours: Callable[[], bool] = lambda: True
+        """Asked before each attempt, if there are neighbours to ask."""
         self._random = random if random is not None else Random()  # noqa: S311 - jitter only
 
     def path(self, sha256: str) -> Path:
@@ -103,6 +105,8 @@ class Fetcher:
             go_on()
             self._nudge.clear()
             self._line = line = Line()
+            if self._limits.neighbours:
+                self._transfer.uses_neighbours = self.may_ask_neighbours()
             working = asyncio.ensure_future(
                 in_thread(partial(self._transfer.attempt, sha256, length_bytes, line), "download")
             )

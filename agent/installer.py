@@ -4,6 +4,7 @@ Owns the order of acts of one install (`agent.acts`) and its end. What follows w
 `agent.install`; how a tree or image is put in place in `firmware_hooks`.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -109,6 +110,9 @@ class InstallEngine:
         """What was staged last, so that an install which waits for its switch is staged once."""
         self.activity = "idle"
         """What is being done, for the status."""
+        self._killed: frozenset[str] = frozenset()
+        self._trial: tuple[str, asyncio.Task[tuple[Journal, Event]]] | None = None
+        """The deployment that is being tried."""
 
     async def load(self) -> None:
         """Read the journals, and what was waited."""
@@ -117,6 +121,19 @@ class InstallEngine:
             journal = journals.decode(stored)
             if journal is not None:
                 self._journals[component] = journal
+
+    def ask_features(self, is_on: Callable[[str], bool]) -> None:
+        """Let the agent's own features be switched by `is_on`; until then all are on."""
+        self._acts.is_on = is_on
+
+    def killed(self, deployments: Iterable[str]) -> None:
+        """These deployments are off: one that is being tried goes back at once.
+
+        One that was committed stays: to go back from there is a deployment of its own.
+        """
+        self._killed = frozenset(deployments)
+        if self._trial is not None and self._trial[0] in self._killed:
+            self._trial[1].cancel()
 
     def nudge(self) -> None:
         """The hub may be within reach again, or its wishes have changed."""
@@ -239,7 +256,7 @@ class InstallEngine:
             State.STAGING: self._stage,
             State.ACTIVATING: self._activate,
             State.REBOOTING: self._acts.reboot,
-            State.TRIAL: self._acts.prove,
+            State.TRIAL: self._prove,
             State.COMMITTING: self._acts.commit,
             State.ROLLING_BACK: self._acts.roll_back,
             State.RETURNING: self._acts.come_back,
@@ -247,6 +264,8 @@ class InstallEngine:
         try:
             if journal.at in UNTOUCHED:
                 go_on()
+            elif journal.at in GIVEN_UP:
+                self._require_alive(journal)
             done, event = await act(journal)
         except Withdrawn as withdrawn:
             event = Event.WITHDRAWN
@@ -279,6 +298,27 @@ class InstallEngine:
         if journal.deployment in self.patience.looked:  # the installer has asked for time
             await self.patience.leave(journal.deployment, Phase.ACTIVATE, manifest)
         return await self._unless_busy(self._acts.activate, journal, Phase.ACTIVATE, manifest)
+
+    async def _prove(self, journal: Journal) -> tuple[Journal, Event]:
+        """Try the release, and stop trying it when its deployment is killed."""
+        trial = asyncio.ensure_future(self._acts.prove(journal))
+        self._trial = (journal.deployment, trial)
+        try:
+            done = await trial
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # the agent stops
+            self._require_alive(journal)
+            raise
+        finally:
+            self._trial = None
+        self._require_alive(journal)
+        return done
+
+    def _require_alive(self, journal: Journal) -> None:
+        if journal.deployment in self._killed:
+            raise InstallerError(Reason.KILLED, "an operator killed the deployment")
 
     async def _unless_busy(
         self,

@@ -73,15 +73,18 @@ class LocalSocket:
         *,
         allowed_uids: frozenset[int],
         operations: Mapping[str, Operation],
-        snapshot: Callable[[], Answer],
+        snapshots: Mapping[str, Callable[[], Answer]],
         personal: Mapping[str, PersonalOperation] = MappingProxyType({}),
     ) -> None:
-        """Answer `operations` and `personal` by name; `snapshot` is what a watcher is shown."""
+        """Answer `operations` and `personal` by name; `snapshots` is what watchers are shown.
+
+        The first of them is for who does not say what to watch.
+        """
         self._path = path
         self._allowed_uids = allowed_uids | {0, os.getuid()}
         self._operations = operations
         self._personal = personal
-        self._snapshot = snapshot
+        self._snapshots = snapshots
         self._news = asyncio.Event()
         self._clients: set[asyncio.Task[Any]] = set()
 
@@ -180,7 +183,7 @@ class LocalSocket:
             try:
                 request = _parse(line)
                 if request["op"] == "watch":
-                    await self._watch(reader, writer)
+                    await self._watch(reader, writer, self._snapshot_of(request))
                     return
                 answer = await self._operate(request, client)
             except BadRequest as error:
@@ -202,16 +205,28 @@ class LocalSocket:
             raise BadRequest(f"no operation {str(request['op'])[:40]!r}; there are {known}")
         return {"ok": True, **await operation(request)}
 
-    async def _watch(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _snapshot_of(self, request: Mapping[str, Any]) -> Callable[[], Answer]:
+        what = request.get("what", next(iter(self._snapshots)))
+        snapshot = self._snapshots.get(what) if isinstance(what, str) else None
+        if snapshot is None:
+            raise BadRequest(f'"what" to watch is one of {", ".join(self._snapshots)}')
+        return snapshot
+
+    async def _watch(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        snapshot: Callable[[], Answer],
+    ) -> None:
         gone = asyncio.ensure_future(reader.read(1))
         try:
             shown: Answer | None = None
             while not gone.done():
                 news = self._news
-                snapshot = self._snapshot()
-                if snapshot != shown:
-                    shown = snapshot
-                    await _answer(writer, {"ok": True, **snapshot})
+                current = snapshot()
+                if current != shown:
+                    shown = current
+                    await _answer(writer, {"ok": True, **current})
                 waiting = asyncio.ensure_future(news.wait())
                 try:
                     await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)

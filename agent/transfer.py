@@ -94,6 +94,8 @@ class Transfer:
         """Whether it is the one that answers, or should."""
         self._came_bytes = 0
         """In the latest try."""
+        self.uses_neighbours = True
+        """Whether neighbours are asked before the hub."""
 
     def path(self, sha256: str) -> Path:
         """Return where the verified file lies once it is here."""
@@ -122,7 +124,8 @@ class Transfer:
                         return
         except LinkBroke as error:
             raise _unreachable(error) from None
-        places = [each for each in self._limits.neighbours if (each, sha256) not in self._given_up]
+        near = self._limits.neighbours if self.uses_neighbours else ()
+        places = [each for each in near if (each, sha256) not in self._given_up]
         for place in (*places, self.hub_url):
             try:
                 self._bring(place, sha256, part, length_bytes, line)

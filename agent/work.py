@@ -7,10 +7,10 @@ Owns the order: first what a crash interrupted, then what is wished for now. Dec
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
 
-from agent.desired import Wish, standing, wishes
+from agent.desired import Wish, standing, wishes, without
 from agent.documents import Documents
 from agent.install import UNTOUCHED
 from agent.installer import InstallEngine
@@ -37,11 +37,16 @@ class Work:
         engine: InstallEngine,
         *,
         on_written: Callable[[], None],
+        off: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """`on_written` is called whenever something was written that the hub should hear."""
+        """`on_written` is called whenever something was written that the hub should hear.
+
+        `off` names the deployments that are killed.
+        """
         self._labels = {**settings.labels, "class": settings.device_class}
         self._documents = documents
         self._engine = engine
+        self._off = off
         self._on_written = on_written
         self._install_again_max = settings.install_attempts_max
         self._wake = asyncio.Event()
@@ -52,6 +57,11 @@ class Work:
         """There may be something new to do, or the hub may be within reach again."""
         self._wake.set()
         self._engine.nudge()
+
+    def killed(self) -> None:
+        """An order may have come that a deployment is off, also one that is being tried."""
+        self._engine.killed(self._off())
+        self.wake()
 
     async def run(self) -> None:
         """Work until cancelled. What was under way goes on at the next start."""
@@ -104,6 +114,7 @@ class Work:
 
     async def _begin(self) -> None:
         await self._engine.load()
+        self._engine.killed(self._off())
         self._seen = {wish.deployment: wish for wish in self._wishes()}
         await self._engine.finish_ended()
         await self._engine.observe()
@@ -194,7 +205,7 @@ class Work:
         return {journal.deployment for journal in self._engine.unfinished()}
 
     def _wishes(self) -> list[Wish]:
-        return wishes(self._documents.wanted(), self._labels)
+        return without(wishes(self._documents.wanted(), self._labels), self._off())
 
     def _still_wanted(self, component: str, deployment: str) -> Stage | None:
         known = self._wishes()

@@ -255,6 +255,7 @@ class Reason(StrEnum):
     INSTALLER_FAILED = "installer_failed"
     INTERNAL = "internal"
     INTERRUPTED = "interrupted"
+    KILLED = "killed"
     LOW_BATTERY = "low_battery"
     MANIFEST_INVALID = "manifest_invalid"
     METADATA_INVALID = "metadata_invalid"
@@ -307,6 +308,7 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.INSTALLER_FAILED: "The installer reported a failure.",
         Reason.INTERNAL: "The agent itself has a fault; its journal says more.",
         Reason.INTERRUPTED: "The power or the agent went away in the middle.",
+        Reason.KILLED: "An operator killed the deployment while the device tried it.",
         Reason.LOW_BATTERY: "The battery is too low.",
         Reason.MANIFEST_INVALID: "The manifest cannot be read or contradicts itself.",
         Reason.METADATA_INVALID: "What was offered as signed metadata is none.",

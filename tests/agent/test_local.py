@@ -34,7 +34,10 @@ async def echo(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def make(path: Path, shown: dict[str, Any], uids: frozenset[int] = frozenset()) -> LocalSocket:
     return LocalSocket(
-        path, allowed_uids=uids, operations={"echo": echo}, snapshot=lambda: dict(shown)
+        path,
+        allowed_uids=uids,
+        operations={"echo": echo},
+        snapshots={"settings": lambda: dict(shown), "flags": lambda: {"flags": dict(shown)}},
     )
 
 

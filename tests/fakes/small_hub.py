@@ -6,6 +6,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from sync import documents as names
 from sync import records, topics
 from sync.author import Author
@@ -14,7 +16,18 @@ from sync.documents import DocumentName, Kind, Side
 from sync.manifest import Manifest
 from sync.messages import Full, Message, decode_frame, in_frames
 from sync.moves import Role
-from sync.records import Ack, Deployment, Desired, Running, Terms, Waiting
+from sync.records import (
+    Ack,
+    Deployment,
+    Desired,
+    Exposure,
+    Flag,
+    Kill,
+    Obeyed,
+    Running,
+    Terms,
+    Waiting,
+)
 from sync.replica import Holding, values_of
 from sync.session import Retry, Session, Step
 from sync.stages import Stage, stage_of
@@ -91,6 +104,27 @@ class SmallHub:
         self._order += 1
         record = Terms(self._order, **terms)
         self._write({names.TERMS + deployment: records.encode(record)}, group=False)
+
+    def flag(self, key: str, definition: str | None, *, clock: int = 1) -> None:
+        """Define a flag for the group, or take it away."""
+        self._write({names.FLAG + key: records.encode(Flag(clock, definition))}, group=True)
+
+    def kill(self, what: str, *, clock: int, is_killed: bool = True, topic: bool = True) -> None:
+        """Order that something is off, by the short topic or by the group's document."""
+        if not topic:
+            kill = records.encode(Kill(clock, is_killed))
+            self._write({names.KILL + what: kill}, group=True)
+            return
+        orders = msgspec.msgpack.encode([1, self.now_ms, [[what, clock, is_killed, "why"]]])
+        self._transport.publish_soon(topics.kill_topic("all"), orders, retain=True)
+
+    def exposure(self, key: str) -> Exposure | None:
+        """Return what the device said a flag came to."""
+        return records.select(Exposure, names.EXPOSURE, self.values()).get(key)
+
+    def obeyed(self, what: str) -> Obeyed | None:
+        """Return what the device said of an order."""
+        return records.select(Obeyed, names.OBEYED, self.values()).get(what)
 
     def waiting(self, deployment: str) -> Waiting | None:
         """Return what the device last said of its wait, None if it never waited."""
