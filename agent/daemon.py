@@ -28,6 +28,7 @@ from agent.kills import Kills
 from agent.local import LocalSocket
 from agent.lock import lock_state
 from agent.log import say
+from agent.measuring import Measuring
 from agent.notify import notify
 from agent.patience import Patience
 from agent.renewal import Renewal
@@ -145,6 +146,9 @@ class Daemon:
             off=self._kills.deployments,
         )
         self._engine.ask_features(partial(self._flags.is_on, default=True))
+        self._measuring = Measuring(
+            settings, store, self._documents, clock, on_written=self._on_written
+        )
         self._local = LocalSocket(
             settings.socket_path,
             allowed_uids=frozenset(settings.local_allowed_uids),
@@ -159,6 +163,8 @@ class Daemon:
                 "inhibitors": self._holding.inhibitors,
                 "flag": self._flags.flag,
                 "flags": self._flags.flags,
+                "measure": self._measuring.measure,
+                "measures": self._measuring.rows,
             },
             personal={"inhibit": self._holding.inhibit, "release": self._holding.release},
             snapshots={
@@ -177,6 +183,7 @@ class Daemon:
         await self._holding.load()
         await self._kills.load()
         await self._flags.load()
+        await self._measuring.load()
         # Births are numbered within a start and starts within the device, so they only grow.
         self._births = self._documents.start_number << BIRTH_BITS
         known = self._documents.reported()
@@ -201,6 +208,7 @@ class Daemon:
             tasks.create_task(self._catch_up(), name="catch up")
             tasks.create_task(self._work.run(), name="work")
             tasks.create_task(self._flags.watch_lease(self._ask), name="lease")
+            tasks.create_task(self._measuring.run(), name="measuring")
             if self._settings.share_host and self._settings.share_keep_bytes:
                 # Imported here: most agents serve nobody.
                 from agent.shared import FOLDER, Shared  # noqa: PLC0415
@@ -248,11 +256,13 @@ class Daemon:
         match event:
             case Connected():
                 say(logger, "connected", version=event.version)
+                self._measuring.link(is_connected=True)
                 self._send(await self._documents.opened())
                 self._rearm.set()
                 self._work.wake()
             case Disconnected():
                 say(logger, "disconnected", reason=event.reason)
+                self._measuring.link(is_connected=False)
                 self._documents.closed()
             case Delivery(topic=topics.HUB_PRESENCE):
                 self._transport.acknowledge(event)
@@ -418,6 +428,7 @@ class Daemon:
                 for component, record in sorted(running.items())
             },
             "refused_from_hub": self._documents.offence_count,
+            **self._measuring.status(),
         }
 
 

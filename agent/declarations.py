@@ -37,6 +37,8 @@ WORDS: Final = {
     "time_zone": "an IANA name",
     "maintenance_windows": "at most 16, see [Waiting](../explanation/waiting.md)",
     "local_socket": "at most 107 bytes",
+    "measure_services": "at most 16 units",
+    "measure_databases": "at most 8, as JSON in a variable",
     "local_allowed_uids": "at most 64 user numbers",
 }
 """Limits that are checked by more than a range."""

@@ -20,7 +20,7 @@ from agent.settings import Settings
 from agent.store import Store, StoreError
 from sync import documents as names
 from sync import hlc, records
-from sync.author import Author
+from sync.author import ENTRY_BYTES, Author, Upkeep
 from sync.client_ids import RANDOM_BITS, client_id, counter_after
 from sync.documents import DocumentName, Kind, Side
 from sync.gate import Refused
@@ -42,6 +42,12 @@ ANCHOR_EVERY_MS: Final = 10_000
 CLOCK_MAX: Final = 2**63 - 1
 """Largest clock that a record and the database hold; who wishes with it cannot be outbid."""
 
+TELEMETRY: Final = Upkeep(writes_per_generation=2000, state_bytes_max=80 * 1024)
+"""One flush writes a few dozen entries; 2000 leave 10 KB behind before they are given back."""
+
+TELEMETRY_BYTES_MAX: Final = 80 * 1024
+"""A telemetry document that would grow beyond this begins a new epoch with what is live."""
+
 CLIENT_COUNTER: Final = "client_counter"
 HLC: Final = "hlc"
 
@@ -56,18 +62,23 @@ class Documents:
         self._lock = asyncio.Lock()
         self._counter = 0
         self._hlc = 0
-        self._author: Author
-        self._durable: Holding
+        self._authors: dict[DocumentName, Author] = {}
+        self._durable: dict[DocumentName, Holding] = {}
         self._held: dict[DocumentName, Holding] = {}
         self._values: dict[DocumentName, dict[str, bytes]] = {}
         self.own = DocumentName(Kind.DEVICE, settings.device)
+        self.telemetry = DocumentName(Kind.TELEMETRY, settings.device)
+        self.keeps: Callable[[Mapping[str, bytes]], dict[str, bytes]] = dict
+        """Which entries of the telemetry are still kept; `agent.measuring` knows."""
+        self.takes_back: Callable[[Mapping[str, bytes]], None] = lambda _: None
+        """Told of the telemetry that the hub holds and a lost disk did not."""
         self.followed = (
             DocumentName(Kind.DESIRED, settings.device),
             *(DocumentName(Kind.GROUP, group) for group in settings.groups),
         )
         self._session = Session(
             settings.device,
-            sends={self.own: Role.AUTHOR},
+            sends={self.own: Role.AUTHOR, self.telemetry: Role.AUTHOR},
             follows=self.followed,
             retry=Retry(settings.retry_first_s, settings.retry_longest_s),
             random=Random(),  # noqa: S311 - jitter only
@@ -95,19 +106,23 @@ class Documents:
             StoreError: The store cannot be written.
         """
         held = await self._store.holdings()
-        own = held.pop(self.own, None)
+        own, measured = held.pop(self.own, None), held.pop(self.telemetry, None)
         self._held = {name: held[name] for name in self.followed if name in held}
         self._values = {name: values_of(holding) for name, holding in self._held.items()}
         self.has_met_hub = own is not None or bool(self._held)
         counter = await self._store.number(CLIENT_COUNTER)
         self._hlc = await self._store.number(HLC)
-        self._counter = counter_after(counter, own.vector if own is not None else ())
-        self._author = Author(own, client_id=self._new_id(), prune=self._prune)
-        self._durable = self._author.holding()
-        # A new document is stored before its first logged write: the log alone has no beginning.
-        is_new = self._author.upkeep() or own is None
-        self._durable = self._author.holding()
-        first = {self.own: self._durable} if is_new else {}
+        seen = [each.vector for each in (own, measured) if each is not None]
+        self._counter = counter_after(counter, *seen)
+        first: dict[DocumentName, Holding] = {}
+        for name, stored in ((self.own, own), (self.telemetry, measured)):
+            author = self._authors[name] = self._author_of(name, stored, self._new_id())
+            # A new document is stored before its first logged write: the log alone has no
+            # beginning.
+            is_new = author.upkeep() or stored is None
+            self._durable[name] = author.holding()
+            if is_new:
+                first[name] = self._durable[name]
         await self._store.keep(first, client_counter=self._counter)
 
     @property
@@ -120,6 +135,10 @@ class Documents:
     def reported(self) -> dict[str, bytes]:
         """Return the live values of our own document."""
         return self._author.values()
+
+    def measured(self) -> dict[str, bytes]:
+        """Return the live values of our telemetry."""
+        return self._authors[self.telemetry].values()
 
     def wanted(self) -> Mapping[DocumentName, Mapping[str, bytes]]:
         """Return the live values of the documents that the hub writes for us."""
@@ -180,6 +199,16 @@ class Documents:
         if entries:
             await self._locked(lambda: self._write(entries))
 
+    async def measure(self, entries: Mapping[str, bytes]) -> None:
+        """Set values of the telemetry durably. Say so with `changed`.
+
+        Raises:
+            StoreError: Nothing was written, on disk or in memory; the caller may try again.
+            ValueError: A key or value is out of bounds; nothing was written.
+        """
+        if entries:
+            await self._locked(lambda: self._measure(entries))
+
     async def acknowledge(
         self, deployment: str, stage: Stage, *, reason: str = "", detail: str = ""
     ) -> bool:
@@ -216,7 +245,13 @@ class Documents:
         def step() -> Step:
             return self._session.changed(self.own, self._shelf, self._clock.mono_s())
 
-        return await self._locked(lambda: self._carry_out(step()))
+        def measured() -> Step:
+            return self._session.changed(self.telemetry, self._shelf, self._clock.mono_s())
+
+        async def both() -> list[bytes]:
+            return await self._carry_out(step()) + await self._carry_out(measured())
+
+        return await self._locked(both)
 
     async def due(self) -> list[bytes]:
         """Return the frames that must be said again now."""
@@ -290,19 +325,30 @@ class Documents:
         say(logger, "stage", deployment=deployment, stage=stage, reason=reason, detail=detail)
         return True
 
-    async def _write(self, entries: Mapping[str, bytes]) -> None:
-        change = self._author.write(entries)
+    async def _measure(self, entries: Mapping[str, bytes]) -> None:
+        """Write telemetry. What was dropped of it goes with the next generation, or before."""
+        name = self.telemetry
+        new_bytes = sum(len(key) + len(value) + ENTRY_BYTES for key, value in entries.items())
+        if len(self._durable[name].state) + new_bytes > TELEMETRY_BYTES_MAX:
+            self._authors[name].reset()
+            await self._keep(name)
+        await self._write(entries, name)
+
+    async def _write(
+        self, entries: Mapping[str, bytes], document: DocumentName | None = None
+    ) -> None:
+        name = document or self.own
+        author = self._authors[name]
+        change = author.write(entries)
         try:
-            full = await self._store.log(
-                self.own, change, hlc=self._hlc, client_counter=self._counter
-            )
+            full = await self._store.log(name, change, hlc=self._hlc, client_counter=self._counter)
         except BaseException:  # cancelled or refused, what is not on the disk must not stay
-            self._back_to_disk()
+            self._back_to_disk(name)
             raise
-        self._durable = self._author.holding()
-        if self._author.upkeep() or full:
+        self._durable[name] = author.holding()
+        if author.upkeep() or full:
             try:
-                await self._keep_own()
+                await self._keep(name)
             except StoreError as error:
                 # The write itself is durable; only the tidying has to wait for room.
                 say(logger, "document_not_tidied", level=logging.WARNING, error=error)
@@ -319,46 +365,60 @@ class Documents:
             await self._store.keep(kept)
             self._held.update(kept)
             self._values.update({name: values_of(holding) for name, holding in kept.items()})
-        for theirs in step.rebase.values():
-            messages += await self._rebase(theirs)
-        for above in step.reset.values():
-            say(logger, "document_began_anew", level=logging.WARNING, document=self.own)
-            self._author.reset(above=above)
-            await self._keep_own()
-            messages += self._say()
+        for name, theirs in step.rebase.items():
+            messages += await self._rebase(name, theirs)
+        for name, above in step.reset.items():
+            say(logger, "document_began_anew", level=logging.WARNING, document=name)
+            self._authors[name].reset(above=above)
+            await self._keep(name)
+            messages += self._say(name)
         return self._frames(messages)
 
-    async def _rebase(self, theirs: Holding) -> Sequence[Message]:
+    async def _rebase(self, name: DocumentName, theirs: Holding) -> Sequence[Message]:
         """Take in what the hub holds and we lack: our disk was rolled back, or replaced."""
-        self._counter = counter_after(self._counter, theirs.vector, self._durable.vector)
+        author = self._authors[name]
+        self._counter = counter_after(self._counter, theirs.vector, self._durable[name].vector)
+        if name == self.telemetry:
+            self.takes_back(values_of(theirs))
         try:
-            self._author.rebase(theirs, client_id=self._new_id())
+            author.rebase(theirs, client_id=self._new_id())
         except Refused as refused:
             self._offended(refused)
             return []
-        epoch = self._author.epoch
-        say(logger, "document_rebased", level=logging.WARNING, document=self.own, epoch=epoch)
-        await self._keep_own()
-        return self._say()
+        say(logger, "document_rebased", level=logging.WARNING, document=name, epoch=author.epoch)
+        await self._keep(name)
+        return self._say(name)
 
-    async def _keep_own(self) -> None:
-        holding = self._author.holding()
+    async def _keep(self, name: DocumentName) -> None:
+        holding = self._authors[name].holding()
         try:
-            await self._store.keep({self.own: holding}, client_counter=self._counter)
+            await self._store.keep({name: holding}, client_counter=self._counter)
         except BaseException:  # as in `_write`
-            self._back_to_disk()
+            self._back_to_disk(name)
             raise
-        self._durable = holding
+        self._durable[name] = holding
 
-    def _back_to_disk(self) -> None:
+    def _back_to_disk(self, name: DocumentName) -> None:
         """Drop what is in memory but not on disk: it must never be published, nor built upon."""
-        self._author = Author(self._durable, client_id=self._fresh_id(), prune=self._prune)
+        self._authors[name] = self._author_of(name, self._durable[name], self._fresh_id())
 
-    def _say(self) -> list[Message]:
-        return self._session.changed(self.own, self._shelf, self._clock.mono_s()).send
+    def _author_of(self, name: DocumentName, held: Holding | None, client_id: int) -> Author:
+        if name == self.telemetry:
+            return Author(held, client_id=client_id, upkeep=TELEMETRY, prune=self._kept)
+        return Author(held, client_id=client_id, prune=self._prune)
+
+    def _kept(self, values: Mapping[str, bytes]) -> dict[str, bytes]:
+        return self.keeps(values)
+
+    @property
+    def _author(self) -> Author:
+        return self._authors[self.own]
+
+    def _say(self, name: DocumentName) -> list[Message]:
+        return self._session.changed(name, self._shelf, self._clock.mono_s()).send
 
     def _shelf(self, name: DocumentName) -> Holding | None:
-        return self._durable if name == self.own else self._held.get(name)
+        return self._durable.get(name) or self._held.get(name)
 
     def _new_id(self) -> int:
         return client_id(Side.DEVICE, self._counter, secrets.randbits(RANDOM_BITS))

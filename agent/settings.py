@@ -53,6 +53,8 @@ _LISTS: Final = frozenset(
         "labels",
         "local_allowed_uids",
         "maintenance_windows",
+        "measure_databases",
+        "measure_services",
         "media_dirs",
         "metered_interfaces",
         "neighbour_urls",
@@ -297,6 +299,29 @@ class Settings(BaseModel):
     python: str = Field(
         sys.executable, description="Interpreter that `{python}` in commands stands for."
     )
+    measure_flush_s: Seconds = Field(
+        300.0,
+        description="How long measurements of applications are gathered before they are stored and "
+        "sent; a kill or power cut loses so much of them.",
+    )
+    vitals_s: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="How often the device measures itself; 0 is never. It is stored six times as "
+        "rarely as what applications measure.",
+    )
+    measure_services: tuple[str, ...] = Field(
+        (),
+        max_length=16,
+        description="systemd units whose CPU, memory and restarts are measured.",
+    )
+    measure_databases: dict[str, Path] = Field(
+        {},
+        max_length=8,
+        description="SQLite databases, by a name of a-z, 0-9 and _, whose wait for the write lock "
+        "is measured.",
+    )
     wall_clock_offset_s: float = Field(
         0.0,
         ge=-3_153_600_000,
@@ -366,10 +391,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if len(os.fsencode(self.socket_path)) > SOCKET_PATH_BYTES_MAX:
+        longest = max(self.socket_path, self.measure_path, key=lambda path: len(os.fsencode(path)))
+        if len(os.fsencode(longest)) > SOCKET_PATH_BYTES_MAX:
             raise ValueError(
                 f"local_socket: a socket path has at most {SOCKET_PATH_BYTES_MAX} bytes, which "
-                f"{self.socket_path} exceeds; name a shorter one"
+                f"{longest} exceeds; name a shorter one"
             )
         if self.retry_first_s > self.retry_longest_s:
             raise ValueError("retry_first_s must not be longer than retry_longest_s")
@@ -392,6 +418,11 @@ class Settings(BaseModel):
     def socket_path(self) -> Path:
         """Where applications find the agent."""
         return self.local_socket or self.state_dir / "agent.sock"
+
+    @property
+    def measure_path(self) -> Path:
+        """Where applications send what they measure: beside the socket of the agent."""
+        return self.socket_path.with_name("measure.sock")
 
     @property
     def pinned_root(self) -> Path:
@@ -454,7 +485,11 @@ def _from_text(field: str, text: str) -> Any:
         try:
             return json.loads(text)
         except ValueError:
-            return text.split(",") if field not in {"labels", "installers", "floors"} else text
+            return (
+                text.split(",")
+                if field not in {"labels", "installers", "floors", "measure_databases"}
+                else text
+            )
     return text
 
 

@@ -124,7 +124,7 @@ async def test_a_conversation_begins_with_what_we_have_and_what_we_hold_of_their
         (frame,) = await documents.opened()
 
     kinds = [(type(message), message.document) for message in decode_frame(frame).messages]
-    assert kinds == [(Open, "dev"), (Have, "des"), (Have, "grp/all")]
+    assert kinds == [(Open, "dev"), (Open, "tel"), (Have, "des"), (Have, "grp/all")]
 
 
 async def test_a_wish_is_on_disk_before_it_is_confirmed_and_known_after_a_restart(

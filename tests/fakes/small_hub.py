@@ -47,7 +47,9 @@ class SmallHub:
         self.device = device
         self.own = DocumentName(Kind.DEVICE, device)
         self.desired = DocumentName(Kind.DESIRED, device)
+        self.telemetry = DocumentName(Kind.TELEMETRY, device)
         self.held = held
+        self.held_telemetry: Holding | None = None
         self.presence: list[dict[str, object]] = []
         self.frames_count = 0
         self.anchors: list[tuple[int, int]] = []
@@ -59,7 +61,7 @@ class SmallHub:
         self._session = Session(
             device,
             sends={self.desired: Role.AUTHOR},
-            follows=[self.own],
+            follows=[self.own, self.telemetry],
             retry=Retry(0.2, 1.0),
         )
         self._transport = MemoryTransport(broker, Link(client_id="hub"))
@@ -228,6 +230,8 @@ class SmallHub:
         for document, followed in step.store.items():
             if document == self.own and followed.holding is not None:
                 self.held = followed.holding
+            elif followed.holding is not None:
+                self.held_telemetry = followed.holding
         for above in step.reset.values():
             self._author.reset(above=above)
             step.send += self._session.changed(self.desired, self._shelf, self._mono_s()).send
@@ -254,6 +258,8 @@ class SmallHub:
         self._transport.publish_soon(topics.group_topic("all"), frame, retain=True)
 
     def _shelf(self, document: DocumentName) -> Holding | None:
+        if document == self.telemetry:
+            return self.held_telemetry
         return self.held if document == self.own else self._author.holding()
 
     def _publish(self, messages: list[Message]) -> None:
