@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from agent.plain import open_plain
 from agent.taking import CHUNK_BYTES
-from agent.trust.sources import open_plain
 
 
 def copy_from_media(

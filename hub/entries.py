@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from hub.clock import Now
 from hub.offences import Offence, Offences
-from hub.projection import decode_ack, row_of
+from hub.projection import decode_ack, row_of, row_of_telemetry
 from hub.store import devices, journal
 from hub.store.database import Connection, load_number, save_number
 from hub.store.journal import Seen
@@ -99,6 +99,14 @@ class Entries:
                 self._offences.add(device, Offence.BAD_RECORD, row.fault, now.mono_s)
             elif key.startswith(LOCAL) and value is not None:
                 self._see_clock(key, value)
+            self._changes.add(row)
+
+    def add_telemetry(self, source: Source, changed: Mapping[str, bytes | None], now: Now) -> None:
+        """Take what changed in one device's telemetry."""
+        for key, value in changed.items():
+            row = row_of_telemetry(source.n, key, value)
+            if row.fault:
+                self._offences.add(source.device, Offence.BAD_RECORD, row.fault, now.mono_s)
             self._changes.add(row)
 
     def save(self, connection: Connection, now: Now) -> None:

@@ -33,10 +33,13 @@ from sync.follower import Followed, follow
 from sync.gate import Refusal
 from sync.messages import (
     BadFrame,
+    Diff,
     Fetch,
     Frame,
+    Full,
     Have,
     Message,
+    Open,
     Refuse,
     Whole,
     decode_frame,
@@ -57,6 +60,7 @@ is not worth counting."""
 TOPICS_REMEMBERED: Final = 65_536
 
 _OWN: Final = Kind.DEVICE.value
+_TELEMETRY: Final = Kind.TELEMETRY.value
 
 _PERHAPS_OURS: Final = frozenset({Refusal.ENGINE, Refusal.FORECAST})
 """Refusals that may be for what is held and not for what was sent."""
@@ -84,6 +88,17 @@ class _Sender:
     stray_count: int
     holding: Holding | None
     """What is held of its document, and then what came of it."""
+    telemetry: Holding | None = None
+    """The same of its telemetry, once it was asked for in this batch."""
+    has_telemetry: bool = False
+    is_measured: bool = False
+    """Whether its telemetry has changed."""
+
+    def save_telemetry(self, connection: Connection, now: Now) -> None:
+        """Store its telemetry, if it has changed."""
+        if self.is_measured and self.telemetry is not None:
+            document = DocumentName(Kind.TELEMETRY, self.device)
+            documents.save(connection, document, self.telemetry, now.ms)
 
 
 @dataclass(slots=True)
@@ -274,6 +289,7 @@ class Ingest:
                     )
             elif now.ms - heard_ms > HEARD_EVERY_MS:
                 heard.append((now.ms, n))
+            sender.save_telemetry(connection, now)
             if replies:
                 topic = f"{ROOT}/{VERSION}/{device}/down"
                 for payload in in_frames(replies, sender=self._run, sent_ms=now.ms):
@@ -313,7 +329,9 @@ class Ingest:
         device = sender.device
         document = DocumentName(Kind.DEVICE, device)
         names = (_OWN, f"{_OWN}/{device}")
+        telemetry = (_TELEMETRY, f"{_TELEMETRY}/{device}")
         answers: dict[type[Message], Message] = {}
+        measured: dict[type[Message], Message] = {}
         others: list[Message] = []
         changed: dict[str, bytes | None] = {}
         tokens = 0.0
@@ -331,6 +349,10 @@ class Ingest:
                     elif followed.offence is not None or isinstance(message, Fetch):
                         self._refused(sender, document, followed, now)
                     tokens += _cost(message, sender.holding)
+                elif message.document in telemetry:
+                    reply = self._measured(connection, sender, message, now)
+                    measured[type(reply)] = reply
+                    tokens += _cost(message, sender.telemetry)
                 else:
                     detail = f"writes {message.document}, which is not its document"
                     self._offences.add(device, Refusal.FOREIGN_WRITER, detail, now.mono_s)
@@ -339,7 +361,30 @@ class Ingest:
         if changed:
             source = Source(device, sender.n, sender.stray_count)
             self._entries.add(connection, source, changed, now)
-        return [*answers.values(), *others]
+        return [*answers.values(), *measured.values(), *others]
+
+    def _measured(
+        self,
+        connection: Connection,
+        sender: _Sender,
+        message: Open | Diff | Full | Fetch,
+        now: Now,
+    ) -> Message:
+        """Take one message about a device's telemetry; return the answer."""
+        document = DocumentName(Kind.TELEMETRY, sender.device)
+        if not sender.has_telemetry:
+            sender.telemetry = documents.load(connection, document)
+            sender.has_telemetry = True
+        followed = follow(document, sender.telemetry, message, sender.device)
+        if followed.holding is not None:
+            sender.telemetry = followed.holding
+            sender.is_measured = True
+            self.counters.update_count += 1
+            source = Source(sender.device, sender.n, sender.stray_count)
+            self._entries.add_telemetry(source, followed.changed, now)
+        elif followed.offence is not None or isinstance(message, Fetch):
+            self._refused(sender, document, followed, now)
+        return followed.reply
 
     def _refused(
         self, sender: _Sender, document: DocumentName, followed: Followed, now: Now
@@ -350,8 +395,9 @@ class Ingest:
             DamagedDocument: It is. The batch is taken again once it is mended.
         """
         offence = followed.offence
-        if sender.holding is not None and (offence is None or offence.refusal in _PERHAPS_OURS):
-            documents.check(document, sender.holding)
+        held = sender.telemetry if document.kind is Kind.TELEMETRY else sender.holding
+        if held is not None and (offence is None or offence.refusal in _PERHAPS_OURS):
+            documents.check(document, held)
         if offence is not None:
             self._offences.add(sender.device, offence.refusal, offence.detail, now.mono_s)
 

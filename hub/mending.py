@@ -13,7 +13,7 @@ from hub.desired import DesiredDocuments
 from hub.errors import DamagedDocument
 from hub.store import devices, documents, projection, quarantine
 from hub.store.database import Connection
-from sync.documents import Kind, Side, parse_document
+from sync.documents import Side, parse_document
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +39,11 @@ class Mender:
             return
         now_ms = self.clock.now_ms()
         epoch = quarantine.move_aside(connection, document, reason=reason, now_ms=now_ms)
-        if document.kind is Kind.DEVICE:
+        if document.writer is Side.DEVICE:
             n = devices.number_of(connection, document.about)
             if n is not None:
-                projection.drop(connection, n)
-        elif document.writer is Side.HUB and self.desired is not None:
+                projection.drop(connection, n, document.kind)
+        elif self.desired is not None:
             self.desired.rebuild(connection, document, now_ms, above=epoch or 0)
         self.mended_count += 1
         logger.error(

@@ -6,8 +6,26 @@ Acknowledgements have no row: they go into the journal, which outlives the docum
 
 from typing import NamedTuple
 
+from msgspec.structs import astuple
+
 from sync import documents
-from sync.records import Ack, BadRecord, Conflict, Fact, Local, Running, Waiting, decode, decode_as
+from sync.records import (
+    Ack,
+    BadRecord,
+    Case,
+    Conflict,
+    Event,
+    Exposure,
+    Fact,
+    Local,
+    Measure,
+    Obeyed,
+    Running,
+    Waiting,
+    decode,
+    decode_as,
+)
+from sync.series import BadSeries, check, parse_key
 
 
 class Row(NamedTuple):
@@ -26,6 +44,14 @@ _TABLE_OF = {
     documents.LOCAL: "p_setting",
     documents.WAITING: "p_waiting",
     documents.CONFLICT: "p_conflict",
+    documents.EXPOSURE: "p_exposure",
+    documents.OBEYED: "p_obeyed",
+}
+
+_TELEMETRY_TABLE_OF = {
+    documents.MEASURE: "p_measure",
+    documents.EVENT: "p_event",
+    documents.CASE: "p_case",
 }
 
 NO_TABLE = ""
@@ -101,9 +127,41 @@ def row_of(device: int, key: str, value: bytes | None) -> Row:
                 record.local_clock,
                 record.desired_clock,
             )
+        case Exposure() | Obeyed():
+            columns = (device, name, *astuple(record))
         case _:
             return Row(table, identity, None, f"{key[:40]!r} holds a {type(record).__name__}")
     return Row(table, identity, columns)
+
+
+def row_of_telemetry(device: int, key: str, value: bytes | None) -> Row:
+    """Return the row that `key` of a device's telemetry stands for, as `row_of` does."""
+    table = _TELEMETRY_TABLE_OF.get(key[:2])
+    if table is None:
+        return Row(NO_TABLE, (), None, f"{key[:40]!r} is no key of a device's telemetry")
+    name = key[2:]
+    identity = (device, name)
+    if value is None:
+        return Row(table, identity, None)
+    try:
+        record = decode(key, value)
+        if isinstance(record, Measure):
+            series = parse_key(key)
+            check(record)
+            columns: tuple[object, ...] = (
+                device,
+                name,
+                *series,
+                record.kind,
+                record.count,
+                float(record.total),
+                value,
+            )
+            return Row(table, identity, columns)
+    except (BadRecord, BadSeries) as error:
+        return Row(table, identity, None, str(error))
+    assert isinstance(record, Event | Case)  # noqa: S101 - by its prefix
+    return Row(table, identity, (device, name, *astuple(record)))
 
 
 def decode_ack(record: bytes) -> Ack:

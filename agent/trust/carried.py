@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Protocol
 
+from agent.plain import open_plain
 from agent.trust.refresh import load_chain, refresh
 from agent.trust.shelf import FOLDER as SHELF
 from agent.trust.shelf import IMPORTED, Shelf
-from agent.trust.sources import FolderSource, Source, Unreachable, open_plain
+from agent.trust.sources import FolderSource, Source, Unreachable
 from sync.manifest import BadManifest, Manifest, parse_manifest
 from sync.metadata import Refused
 from sync.stages import Reason

@@ -8,7 +8,6 @@ Format: HTTP/1.1 (RFC 9110); file names of TUF with consistent snapshots.
 import contextlib
 import os
 import ssl
-import stat
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -18,6 +17,7 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from agent.line import CHUNKED, ends_within, is_chunked
+from agent.plain import open_plain
 from sync.metadata import Refused
 from sync.stages import Reason
 
@@ -126,16 +126,3 @@ class FolderSource:
         if len(content) > bytes_max:
             raise Refused(Reason.ENDLESS, f"{name} goes on after {bytes_max} bytes")
         return content
-
-
-def open_plain(path: Path) -> int | None:
-    """Open a plain file for reading; None if it is not there, or is anything else."""
-    try:
-        # Without O_NONBLOCK a pipe would hold us for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    return descriptor

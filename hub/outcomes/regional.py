@@ -13,7 +13,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Final
 
 from hub.outcomes.chance import EXACT_MAX, chi_square_tail, holm
@@ -21,6 +20,9 @@ from hub.outcomes.verdicts import Call, Judgement
 
 ALPHA: Final = 0.05
 PERMUTATIONS: Final = 999
+
+Shuffle = Callable[[list[bool]], None]
+"""Brings a list into any order. Chance is an argument here, as time is."""
 FAILURES_MIN: Final = 3
 VALUES_MAX: Final = 50
 """Values of one label that are looked at; one with more is a name, not a group."""
@@ -60,23 +62,23 @@ class Pattern:
     count: int
 
 
-def pattern(devices: Sequence[Observed], seed: int = 1) -> Pattern:
+def pattern(devices: Sequence[Observed], shuffle: Shuffle) -> Pattern:
     """Return what explains the failures; nothing where it cannot be told.
 
     Args:
         devices: All that finished, well or not.
-        seed: Of the permutations, so that the same fleet gives the same answer.
+        shuffle: For permutations; with the same one the same fleet gives the same answer.
     """
     failed = sum(each.failed for each in devices)
     if failed < FAILURES_MIN or failed == len(devices):
         return Pattern((), (), failed, len(devices))
     labels = _labels(devices)
-    alone = {label: _p(devices, label, (), seed) for label in labels}
+    alone = {label: _p(devices, label, (), shuffle) for label in labels}
     suspects = sorted(holm(alone, ALPHA))
     guilty = []
     for label in suspects:
         others = tuple(each for each in suspects if each != label)
-        if not others or _p(devices, label, others, seed) <= ALPHA:
+        if not others or _p(devices, label, others, shuffle) <= ALPHA:
             guilty.append(label)
     if suspects and not guilty:
         return Pattern((), tuple(suspects), failed, len(devices))
@@ -84,9 +86,9 @@ def pattern(devices: Sequence[Observed], seed: int = 1) -> Pattern:
     return Pattern(culprits, (), failed, len(devices))
 
 
-def judge_pattern(devices: Sequence[Observed]) -> Judgement:
+def judge_pattern(devices: Sequence[Observed], shuffle: Shuffle) -> Judgement:
     """Return the judgement on where failures are."""
-    found = pattern(devices)
+    found = pattern(devices, shuffle)
     share = f"{found.failed_count} of {found.count} failed"
     if found.culprits:
         told = " and ".join(
@@ -141,7 +143,7 @@ def _labels(devices: Iterable[Observed]) -> list[str]:
     return sorted(label for label, found in values.items() if 1 < len(found) <= VALUES_MAX)
 
 
-def _p(devices: Sequence[Observed], label: str, others: Sequence[str], seed: int) -> float:
+def _p(devices: Sequence[Observed], label: str, others: Sequence[str], shuffle: Shuffle) -> float:
     """Return the p-value of a label, among devices that are alike in `others`."""
     strata: dict[tuple[str, ...], list[tuple[str, bool]]] = defaultdict(list)
     for each in devices:
@@ -158,22 +160,21 @@ def _p(devices: Sequence[Observed], label: str, others: Sequence[str], seed: int
             if 0 < sum(failed for _, failed in found) < len(found)
         )
         return chi_square_tail(seen, degrees) if degrees else 1.0
-    return _permuted(groups, seen, Random(seed), _g)  # noqa: S311 - no secret
+    return _permuted(groups, seen, shuffle)
 
 
 def _permuted(
     groups: Sequence[Sequence[tuple[str, bool]]],
     seen: float,
-    dice: Random,
-    measure: Callable[[Sequence[tuple[str, bool]]], float],
+    shuffle: Shuffle,
 ) -> float:
     as_much = 1
     for _ in range(PERMUTATIONS):
         total = 0.0
         for found in groups:
             outcomes = [failed for _, failed in found]
-            dice.shuffle(outcomes)
-            total += measure([(found[at][0], failed) for at, failed in enumerate(outcomes)])
+            shuffle(outcomes)
+            total += _g([(found[at][0], failed) for at, failed in enumerate(outcomes)])
         as_much += total >= seen - 1e-9
     return as_much / (PERMUTATIONS + 1)
 

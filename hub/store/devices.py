@@ -88,8 +88,8 @@ def remove(connection: Connection, device: str, n: int) -> None:
         connection.execute(f"DELETE FROM {table} WHERE device = ?", (n,))  # noqa: S608 - names are ours
     for table, column in (("document", "name"), ("authored", "document"), ("written", "document")):
         connection.execute(
-            f"DELETE FROM {table} WHERE {column} IN (?, ?)",  # noqa: S608 - names are ours
-            (f"{Kind.DEVICE.value}/{device}", f"{Kind.DESIRED.value}/{device}"),
+            f"DELETE FROM {table} WHERE {column} IN (?, ?, ?)",  # noqa: S608 - names are ours
+            [f"{kind.value}/{device}" for kind in (Kind.DEVICE, Kind.TELEMETRY, Kind.DESIRED)],
         )
     connection.execute("DELETE FROM offence WHERE device = ?", (device,))
     connection.execute("DELETE FROM device WHERE n = ?", (n,))

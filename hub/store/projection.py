@@ -11,16 +11,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hub.projection import Row, row_of
+from hub.projection import Row, row_of, row_of_telemetry
 from hub.store import documents
 from hub.store.database import Connection, load_number, save_number, schema_text
 from sync.documents import ACK, Kind, parse_document
 from sync.replica import values_of
 
-PROJECTION_VERSION: Final = 2
+PROJECTION_VERSION: Final = 3
 """Goes up with every change to `schema/projection.sql` or to what a key means."""
 
-TABLES: Final = ("p_fact", "p_version", "p_setting", "p_waiting", "p_conflict")
+OF_DEVICE: Final = (
+    "p_fact",
+    "p_version",
+    "p_setting",
+    "p_waiting",
+    "p_conflict",
+    "p_exposure",
+    "p_obeyed",
+)
+OF_TELEMETRY: Final = ("p_measure", "p_event", "p_case")
+TABLES: Final = (*OF_DEVICE, *OF_TELEMETRY)
+"""By the document that they are made from."""
 
 _PUT: Final = {
     "p_fact": "INSERT OR REPLACE INTO p_fact VALUES (?, ?, ?)",
@@ -28,6 +39,11 @@ _PUT: Final = {
     "p_setting": "INSERT OR REPLACE INTO p_setting VALUES (?, ?, ?, ?, ?, ?)",
     "p_waiting": "INSERT OR REPLACE INTO p_waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "p_conflict": "INSERT OR REPLACE INTO p_conflict VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "p_exposure": "INSERT OR REPLACE INTO p_exposure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "p_obeyed": "INSERT OR REPLACE INTO p_obeyed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "p_measure": "INSERT OR REPLACE INTO p_measure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "p_event": "INSERT OR REPLACE INTO p_event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "p_case": "INSERT OR REPLACE INTO p_case VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 }
 
 _DROP: Final = {
@@ -36,6 +52,11 @@ _DROP: Final = {
     "p_setting": "DELETE FROM p_setting WHERE device = ? AND key = ?",
     "p_waiting": "DELETE FROM p_waiting WHERE device = ? AND deployment = ?",
     "p_conflict": "DELETE FROM p_conflict WHERE device = ? AND key = ?",
+    "p_exposure": "DELETE FROM p_exposure WHERE device = ? AND flag = ?",
+    "p_obeyed": "DELETE FROM p_obeyed WHERE device = ? AND what = ?",
+    "p_measure": "DELETE FROM p_measure WHERE device = ? AND series = ?",
+    "p_event": "DELETE FROM p_event WHERE device = ? AND slot = ?",
+    "p_case": "DELETE FROM p_case WHERE device = ? AND intent = ?",
 }
 
 _BATCH_ROWS: Final = 5000
@@ -93,24 +114,25 @@ def rebuild(connection: Connection) -> None:
     save_number(connection, "projection_version", PROJECTION_VERSION)
 
 
-def drop(connection: Connection, device: int) -> None:
-    """Drop the rows of one device, whose document is gone."""
-    for table in TABLES:
+def drop(connection: Connection, device: int, kind: Kind = Kind.DEVICE) -> None:
+    """Drop the rows of one device, whose document of this kind is gone."""
+    for table in OF_TELEMETRY if kind is Kind.TELEMETRY else OF_DEVICE:
         connection.execute(f"DELETE FROM {table} WHERE device = ?", (device,))  # noqa: S608 - names are ours
 
 
 def _all_rows(connection: Connection) -> Iterable[Row]:
-    stored = connection.execute(
-        "SELECT d.n, c.name FROM document AS c "
-        "JOIN device AS d ON d.id = substr(c.name, 5) WHERE c.name >= ? AND c.name < ?",
-        (f"{Kind.DEVICE.value}/", f"{Kind.DEVICE.value}0"),
-    )
-    found: list[tuple[Any, Any]] = [(n, name) for n, name in stored]
-    for n, name in found:
-        values = values_of(documents.load(connection, parse_document(name)))
-        for key, value in values.items():
-            if not key.startswith(ACK):
-                yield row_of(n, key, value)
+    for kind, row in ((Kind.DEVICE, row_of), (Kind.TELEMETRY, row_of_telemetry)):
+        stored = connection.execute(
+            "SELECT d.n, c.name FROM document AS c "
+            "JOIN device AS d ON d.id = substr(c.name, 5) WHERE c.name >= ? AND c.name < ?",
+            (f"{kind.value}/", f"{kind.value}0"),
+        )
+        found: list[tuple[Any, Any]] = [(n, name) for n, name in stored]
+        for n, name in found:
+            values = values_of(documents.load(connection, parse_document(name)))
+            for key, value in values.items():
+                if not key.startswith(ACK):
+                    yield row(n, key, value)
 
 
 def dump(connection: Connection) -> dict[str, list[tuple[object, ...]]]:

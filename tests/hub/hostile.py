@@ -91,7 +91,7 @@ def _check(core: Core, honest: FleetDevice) -> None:
     assert values_of(held) == honest.author.values()
     assert core.rows("SELECT * FROM offence WHERE device <> 'd1'") == []
     names = {name for (name,) in core.rows("SELECT name FROM document")}
-    known = {"dev/d1", "dev/d2", "des/d1", "des/d2", "grp/all"}
+    known = {"dev/d1", "dev/d2", "des/d1", "des/d2", "grp/all", "tel/d1"}
     assert {name for name in names if name.startswith("dev/")} <= known
     # Whoever says that it obeys a group this hub never wrote gets an empty one, which ends that.
     for name in names - known:

@@ -57,3 +57,74 @@ CREATE TABLE p_conflict (
     desired_clock INTEGER NOT NULL,
     PRIMARY KEY (device, key)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE p_exposure (
+    device INTEGER NOT NULL,
+    flag TEXT NOT NULL,
+    boot BLOB NOT NULL,
+    boottime_ms INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL,
+    variant TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    clock INTEGER NOT NULL,
+    reader TEXT NOT NULL,
+    variants_count INTEGER NOT NULL,
+    PRIMARY KEY (device, flag)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE p_obeyed (
+    device INTEGER NOT NULL,
+    what TEXT NOT NULL,              -- flag:<key> or deployment:<id>
+    boot BLOB NOT NULL,
+    boottime_ms INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL,
+    sync INTEGER NOT NULL,
+    clock INTEGER NOT NULL,
+    how TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    PRIMARY KEY (device, what)
+) STRICT, WITHOUT ROWID;
+
+-- From here on: what devices' telemetry says.
+
+CREATE TABLE p_measure (
+    device INTEGER NOT NULL,
+    series TEXT NOT NULL,            -- metric/release/variant
+    metric TEXT NOT NULL,
+    release TEXT NOT NULL,
+    variant TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    total REAL NOT NULL,
+    record BLOB NOT NULL,            -- the whole record, with its buckets
+    PRIMARY KEY (device, series)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX p_measure_by_metric ON p_measure (metric, release, variant);
+
+CREATE TABLE p_event (
+    device INTEGER NOT NULL,
+    slot TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    boot BLOB NOT NULL,
+    boottime_ms INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    release TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (device, slot)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE p_case (
+    device INTEGER NOT NULL,
+    intent TEXT NOT NULL,
+    boot BLOB NOT NULL,
+    boottime_ms INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL,
+    intended TEXT NOT NULL,
+    reached TEXT NOT NULL,
+    by TEXT NOT NULL,
+    release TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    PRIMARY KEY (device, intent)
+) STRICT, WITHOUT ROWID;
