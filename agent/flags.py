@@ -215,7 +215,8 @@ class Flags:
     async def heard(self) -> bool:
         """A message came to this device itself; returns whether watchers should be told.
 
-        A message may have waited in the broker, so what counts is when the hub sent it.
+        A message may have waited in the broker, so what counts is when the hub sent it, as far as
+        others of the last hour tell (`agent.daytime.HubTime`).
         """
         now = self._clock.stamp()
         hub_ms = self._documents.hub_now_ms(now)

@@ -8,16 +8,19 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from sync import documents, records
-from sync.records import Ack, BadRecord, Conflict, Local, Waiting
+from sync.records import Ack, BadRecord, Conflict, Exposure, Local, Obeyed, Waiting
 from sync.stages import is_final, stage_of
 
 DEPLOYMENTS_MAX: Final = 40
 """Finished deployments whose acknowledgements stay, newest first; and as many of those that were
 never finished here and that the hub's documents no longer hold."""
 
+TOLD_MAX: Final = 200
+"""Readings of flags, and orders obeyed, that stay, newest first."""
+
 
 def prune(values: Mapping[str, bytes], *, wished: Collection[str] = ()) -> dict[str, bytes]:
-    """Return the values to keep: all but old finished deployments, settled settings, ended waits.
+    """Return the values to keep: all but what is settled, has ended, or is old and told.
 
     Of a deployment in `wished`, which is still in a document of the hub, the end stays, or the
     deployment would look new.
@@ -37,14 +40,25 @@ def prune(values: Mapping[str, bytes], *, wished: Collection[str] = ()) -> dict[
         if _is_end(code):
             finished.add(deployment)
     left = newest.keys() - finished - set(wished)
+    told = _old_told(Exposure, documents.EXPOSURE, values)
+    told |= _old_told(Obeyed, documents.OBEYED, values)
     old = _oldest(finished, newest) | _oldest(left, newest)
     return {
         key: value
         for key, value in values.items()
         if not _is_settled(key, value)
+        and key not in told
         and not _is_dropped(key, old, wished)
         and key.removeprefix(documents.WAITING) not in old
     }
+
+
+def _old_told(
+    kind: type[Exposure] | type[Obeyed], prefix: str, values: Mapping[str, bytes]
+) -> set[str]:
+    found = records.select(kind, prefix, values)
+    by_age = sorted(found, key=lambda name: (-found[name].wall_ms, name))
+    return {prefix + name for name in by_age[TOLD_MAX:]}
 
 
 def _oldest(deployments: Collection[str], newest: Mapping[str, int]) -> set[str]:

@@ -1,5 +1,5 @@
-from agent.prune import DEPLOYMENTS_MAX, prune
-from sync.records import Ack, Conflict, Local, Waiting, encode
+from agent.prune import DEPLOYMENTS_MAX, TOLD_MAX, prune
+from sync.records import Ack, Conflict, Exposure, Local, Obeyed, Waiting, encode
 
 
 def ended(number: int, code: str = "K") -> dict[str, bytes]:
@@ -78,3 +78,16 @@ def test_waits_go_when_they_are_over_and_with_their_deployment() -> None:
     values |= ended(1)
     kept = prune(values)
     assert [key for key in kept if key.startswith("w/")] == ["w/d1000"]
+
+
+def test_of_readings_and_orders_obeyed_the_newest_stay() -> None:
+    values: dict[str, bytes] = {}
+    for number in range(TOLD_MAX + 5):
+        values[f"e/f{number}"] = encode(Exposure(b"boot-1", 1, number, "on", "STATIC"))
+        values[f"q/flag:f{number}"] = encode(Obeyed(b"boot-1", 1, number, 0, 1, "order"))
+
+    kept = prune(values)
+
+    assert len(kept) == 2 * TOLD_MAX
+    assert not {"e/f4", "q/flag:f4"} & kept.keys()
+    assert {"e/f5", "q/flag:f5"} <= kept.keys()
