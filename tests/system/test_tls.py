@@ -101,7 +101,13 @@ async def test_a_device_that_publishes_outside_its_topics_is_refused_by_the_brok
     async with at_broker(fleet, fleet.context(one), "pump-1") as transport:
         await connected(transport)
         await transport.publish("ff/1/pump-1/up", b"mine")
-        for topic in ("ff/1/pump-2/up", "ff/1/pump-2/down", "ff/1/group/all", "ff/1/hub/presence"):
+        for topic in (
+            "ff/1/pump-2/up",
+            "ff/1/pump-2/down",
+            "ff/1/group/all",
+            "ff/1/kill/all",
+            "ff/1/hub/presence",
+        ):
             with pytest.raises(PublishRefused):
                 await transport.publish(topic, b"not mine")
 
