@@ -118,9 +118,13 @@ def released(version: str) -> tuple[Manifest, bytes]:
 
 def test_a_process_that_is_left_would_be_found(tmp_path: Path) -> None:
     assert left(tmp_path) == []
-    with subprocess.Popen(["sh", "-c", "sleep 60; true", mark_of(tmp_path)]) as child:
-        assert len(left(tmp_path)) == 1
+    command = ["sh", "-c", "echo; read line", mark_of(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # it runs
+        found = left(tmp_path)
         child.kill()
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize(

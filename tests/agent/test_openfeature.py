@@ -11,7 +11,7 @@ from openfeature import api
 from openfeature.client import OpenFeatureClient
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.event import EventDetails, ProviderEvent
-from openfeature.exception import ErrorCode
+from openfeature.exception import ErrorCode, ProviderNotReadyError
 from openfeature.flag_evaluation import Reason
 
 from agent.openfeature import FieldfareProvider
@@ -35,7 +35,9 @@ def _fresh_sdk() -> Iterator[None]:
 async def plugged(device: Device, **more: Any) -> OpenFeatureClient:
     """Return a client of the SDK with our provider."""
     provider = FieldfareProvider(device.folder / "a.sock", reader="app@1.0.0", **more)
-    await asyncio.to_thread(api.set_provider, provider)
+    # Until it is ready the SDK gives defaults, and being ready is another event than a change.
+    with contextlib.suppress(ProviderNotReadyError):
+        await asyncio.to_thread(api.set_provider_and_wait, provider)
     return api.get_client()
 
 

@@ -195,6 +195,9 @@ class SmallHub:
                 tasks.create_task(self._repeat()),
             ]
             try:
+                # What is said to groups before would be lost: nobody says it again.
+                while not self._transport.connected:
+                    await asyncio.sleep(0)
                 yield self
             finally:
                 for task in running:
