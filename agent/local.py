@@ -36,6 +36,9 @@ CLOSE_S: Final = 5.0
 
 MODE: Final = 0o660
 
+ACCEPT_STEPS: Final = 10
+"""Rounds of the event loop after which a connection that was accepted is a client; 4 are enough."""
+
 Answer = dict[str, Any]
 Operation = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 
@@ -87,6 +90,7 @@ class LocalSocket:
         self._snapshots = snapshots
         self._news = asyncio.Event()
         self._clients: set[asyncio.Task[Any]] = set()
+        self._is_over = False
 
     async def run(self, opened: Callable[[], None]) -> None:
         """Serve until cancelled; calls `opened` once applications can connect.
@@ -94,13 +98,18 @@ class LocalSocket:
         Raises:
             LocalSocketError: The socket cannot be opened.
         """
-        server = await asyncio.start_unix_server(
-            self._serve, sock=self._bind(), limit=LINE_BYTES_MAX
-        )
+        listener = self._bind()
+        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_BYTES_MAX)
         try:
             opened()
             await asyncio.get_running_loop().create_future()
         finally:
+            self._is_over = True
+            # Nobody new is accepted, and those who were last are seen off: a connection that is on
+            # its way in while its server closes would be lost open (CPython 3.11).
+            asyncio.get_running_loop().remove_reader(listener)
+            for _ in range(ACCEPT_STEPS):
+                await asyncio.sleep(0)
             server.close()
             for client in list(self._clients):
                 client.cancel()
@@ -144,7 +153,9 @@ class LocalSocket:
         assert client is not None  # noqa: S101 - asyncio calls this in a task of its own
         self._clients.add(client)
         try:
-            if len(self._clients) > CLIENTS_MAX:
+            if self._is_over:
+                pass  # it came while the agent stops, and nobody would answer it
+            elif len(self._clients) > CLIENTS_MAX:
                 await _answer(writer, _error(f"more than {CLIENTS_MAX} applications are connected"))
             elif (uid := _peer_uid(writer)) not in self._allowed_uids:
                 await _answer(

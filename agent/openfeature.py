@@ -11,10 +11,9 @@ The agent itself never imports this.
 """
 
 import contextlib
-import json
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -25,7 +24,7 @@ from openfeature.exception import ErrorCode, ProviderNotReadyError
 from openfeature.flag_evaluation import FlagResolutionDetails, FlagValueType, Reason
 from openfeature.provider import AbstractProvider, Metadata
 
-from agent.asking import LINE_BYTES_MAX, NoAgent, NoAnswer, answer_in, connect, exchange
+from agent.asking import LINE_BYTES_MAX, NoAgent, NoAnswer, answer_in, ask, connect
 from agent.clock import Clock, SystemClock
 from agent.daytime import believed_utc_s
 from agent.deciding import Decision, Held, decide, held
@@ -114,7 +113,8 @@ class FieldfareProvider(AbstractProvider):
         self._is_late = False
         """Whether the application began without an agent."""
         self._lock = threading.Lock()
-        self._channel: socket.socket | None = None
+        self._channels: set[socket.socket] = set()
+        """Those that somebody reads from; shut down, they end the wait."""
         self._shown: set[tuple[str, int, str, str]] = set()
         self._reports: dict[tuple[str, int, str, str], dict[str, Any]] = {}
         self._has_reports = threading.Event()
@@ -145,9 +145,9 @@ class FieldfareProvider(AbstractProvider):
         self._is_over.set()
         self._has_reports.set()
         with self._lock:
-            if self._channel is not None:
+            for channel in self._channels:
                 with contextlib.suppress(OSError):
-                    self._channel.shutdown(socket.SHUT_RDWR)
+                    channel.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -273,22 +273,32 @@ class FieldfareProvider(AbstractProvider):
     def _watch(self) -> bool:
         """Follow one connection to its end; returns whether it told anything."""
         has_told = False
-        with connect(self._path) as channel, channel.makefile("rwb") as lines:
+        with self._connected() as channel, channel.makefile("rwb") as lines:
+            channel.settimeout(None)
+            lines.write(b'{"op":"watch","what":"flags"}\n')
+            lines.flush()
+            while line := lines.readline(LINE_BYTES_MAX):
+                self._learn(answer_in(line), is_first=not has_told)
+                has_told = True
+        return has_told
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
+        """Give a connection to the agent, which `shutdown` ends.
+
+        Raises:
+            NoAgent: There is none, or this is over.
+        """
+        with connect(self._path) as channel:
             with self._lock:
                 if self._is_over.is_set():
-                    return False
-                self._channel = channel
+                    raise NoAgent("the application shuts down")
+                self._channels.add(channel)
             try:
-                channel.settimeout(None)
-                lines.write(b'{"op":"watch","what":"flags"}\n')
-                lines.flush()
-                while line := lines.readline(LINE_BYTES_MAX):
-                    self._learn(answer_in(line), is_first=not has_told)
-                    has_told = True
+                yield channel
             finally:
                 with self._lock:
-                    self._channel = None
-        return has_told
+                    self._channels.discard(channel)
 
     def _learn(self, answer: Mapping[str, Any], *, is_first: bool) -> None:
         before = self._known
@@ -308,7 +318,8 @@ class FieldfareProvider(AbstractProvider):
             self._has_reports.clear()
             for mark, request in list(self._reports.items()):
                 try:
-                    exchange(self._path, json.loads(json.dumps(request, allow_nan=False)))
+                    with self._connected() as channel, channel.makefile("rwb") as lines:
+                        ask(lines, request)
                 except (NoAgent, NoAnswer):
                     self._has_reports.set()
                     self._is_over.wait(wait_s)
