@@ -16,16 +16,17 @@ from hub.store import authored, documents, receipts
 from hub.store.database import Connection
 from hub.store.receipts import Written
 from sync.author import CLIENT_IDS_MAX, Author
-from sync.documents import DEPLOYMENT, DESIRED, TERMS, DocumentName
+from sync.documents import DEPLOYMENT, DESIRED, FLAG, KILL, TERMS, DocumentName
 from sync.hlc import COUNTER_BITS
-from sync.records import Deployment, Desired, Terms, encode, select
+from sync.records import Deployment, Desired, Flag, Kill, Terms, encode, select
 from sync.replica import Holding
 
 STATE_BYTES_MAX: Final = 32 * 1024
 """Longest document of the hub: it travels whole to every device of a group."""
 
 TERMS_KEPT_MS: Final = 400 * 86_400 * 1000
-"""How long terms for waiting stay: longer than any device waits."""
+"""How long terms for waiting stay, and that a kill order was taken back: longer than any device
+waits or is away."""
 
 SLACK_BYTES: Final = 2048
 """What overwritten entries may take beside the live ones before a new epoch leaves them out."""
@@ -64,9 +65,22 @@ def prune(values: Mapping[str, bytes], *, now_ms: int) -> dict[str, bytes]:
         is_lost = DEPLOYMENT + deployment in values and DEPLOYMENT + deployment not in kept
         if is_lost or now_ms - (terms.clock >> COUNTER_BITS) > TERMS_KEPT_MS:
             del kept[TERMS + deployment]
+    return _without_withdrawn(kept, now_ms)
+
+
+def _without_withdrawn(values: Mapping[str, bytes], now_ms: int) -> dict[str, bytes]:
+    """Return `values` without what was taken back long ago."""
+    kept = dict(values)
     for key, wish in select(Desired, DESIRED, values).items():
         if wish.value is None and now_ms - (wish.clock >> COUNTER_BITS) > WITHDRAWN_KEPT_MS:
             del kept[DESIRED + key]
+    for key, flag in select(Flag, FLAG, values).items():
+        if flag.definition is None and now_ms - (flag.clock >> COUNTER_BITS) > WITHDRAWN_KEPT_MS:
+            del kept[FLAG + key]
+    for what, order in select(Kill, KILL, values).items():
+        # One that was taken back may still stand on a device that was away.
+        if not order.is_killed and now_ms - (order.clock >> COUNTER_BITS) > TERMS_KEPT_MS:
+            del kept[KILL + what]
     return kept
 
 

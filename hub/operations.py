@@ -304,6 +304,28 @@ class Operations:
         limit = min(limit, PAGE_MAX + 1)
         return await self.database.read(lambda db: audit_store.page(db, before_n, since_ms, limit))
 
+    async def change(
+        self, act: Act, job: Callable[[Connection], tuple[T, Iterable[DocumentName]]]
+    ) -> T:
+        """Make a change of the hub's documents and publish it; return what came of it.
+
+        `job` returns that and the documents that it changed. It runs in the transaction of the
+        row of `act`.
+
+        Raises:
+            Refusal: Of `job`; nothing was changed.
+        """
+
+        def recorded(db: Connection) -> tuple[T, tuple[DocumentName, ...]]:
+            result, documents = job(db)
+            changed = tuple(documents)
+            self._changed(db, changed)
+            return result, changed
+
+        result, changed = await self._write(act, recorded)
+        self.publisher.ask(changed)
+        return result
+
     # ------------------------------------------------------------------------------- wishes
     async def wish(
         self, kind: Kind, about: str, key: str, value: str | None, policy: str

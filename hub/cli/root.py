@@ -69,6 +69,7 @@ MEMBERS: Final[Mapping[str, tuple[str, str, str]]] = {
     "forget": ("hub.cli.forget", "forget", "Remove a device that is gone for good."),
     "set": ("hub.cli.wish", "set_value", "Wish for a value of a setting."),
     "unset": ("hub.cli.wish", "unset_value", "Take a wish back."),
+    "flag": ("hub.cli.flag", "flag", "Define flags, deal them out, and end experiments."),
     "token": ("hub.cli.token", "token", "Who may ask the hub for what."),
     "audit": ("hub.cli.audit", "audit", "Who changed what, and when."),
     "demo": ("hub.cli.demo", "demo", "Six agents, one release, and five things that go wrong."),

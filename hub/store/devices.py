@@ -27,6 +27,9 @@ _OF_A_DEVICE: Final = (
     "presence_log",
     "targeted",
     "hub_stage",
+    "cohort",
+    "kill_target",
+    "kill_seen",
 )
 
 Stored = tuple[str, int, int, int, int | None, int, bytes, bytes, bytes]

@@ -18,6 +18,7 @@ from hub.store.database import Connection
 from hub.trust import signing
 from hub.trust.keys import KeyFolder
 from tests.hub.core import START_MS, Core
+from tests.hub.flagged import definition
 from tests.hub.identity.paper import NONCE, csr_of, new_key, registrar_of
 from tests.hub.web import BLOB, DIGEST, check_problem, device_of, manifest_of, release_of
 
@@ -105,6 +106,26 @@ CHANGES: list[tuple[str, str | None, Ask]] = [
         lambda c: c.delete("/groups/all/settings/mode"),
     ),
     (
+        "PUT /groups/{group}/flags/{flag}",
+        "flag.set",
+        lambda c: c.put("/groups/all/flags/pump-fast", json={"definition": definition()}),
+    ),
+    (
+        "PUT /groups/{group}/flags/{flag}/share",
+        "flag.share",
+        lambda c: c.put("/groups/all/flags/pump-fast/share", json={"share": 0.5}),
+    ),
+    (
+        "POST /groups/{group}/flags/{flag}/finish",
+        "flag.finish",
+        lambda c: c.post("/groups/all/flags/pump-fast/finish", json={"for": "nobody"}),
+    ),
+    (
+        "DELETE /groups/{group}/flags/{flag}",
+        "flag.remove",
+        lambda c: c.delete("/groups/all/flags/pump-fast"),
+    ),
+    (
         "POST /tokens",
         "token.create",
         lambda c: c.post("/tokens", json={"name": "bob", "scope": "viewer"}),
@@ -178,10 +199,12 @@ async def test_looking_leaves_none(client: httpx.AsyncClient, core: Core) -> Non
     device_of(core)
     release = await release_of(client)
     made = await client.post("/deployments", json={"release": release, "group": "all"})
+    await client.put("/groups/all/flags/pump-fast", json={"definition": definition()})
     before = rows(core)
     for name in NEEDS:
         method, path = name.split(" ")
         if method in {"GET", "HEAD"}:
+            path = path.replace("{flag}", "pump-fast")
             path = path.replace("{device}", "d1").replace("{digest}", DIGEST)
             path = path.replace("{deployment}", made.json()["deployment"])
             answer = await client.request(method, path)
