@@ -418,6 +418,7 @@ class _Hub:
             inward = [
                 tasks.create_task(self.http.run(), name="http"),
                 tasks.create_task(self.publisher.run(), name="publisher"),
+                tasks.create_task(self.publisher.kill_topic.run(), name="kill topic"),
                 tasks.create_task(self.packs.run(), name="packs"),
                 tasks.create_task(self.artifacts.run(), name="artifacts"),
                 *(tasks.create_task(run(), name="told others") for run in self.beside),

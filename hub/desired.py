@@ -97,8 +97,12 @@ class DesiredDocuments:
         document: DocumentName,
         entries: Mapping[str, bytes],
         now_ms: int,
+        *,
+        room_bytes: int = 0,
     ) -> Holding:
         """Set `entries` in `document`, making it if there is none.
+
+        With `room_bytes` it may become so much longer than otherwise.
 
         Raises:
             Clash: It would become longer than devices take; nothing was written.
@@ -114,7 +118,7 @@ class DesiredDocuments:
         if self._wants_reset(author):
             author.reset(above=_seconds(now_ms) - 1)
         holding = author.holding()
-        if len(holding.state) > STATE_BYTES_MAX:
+        if len(holding.state) > STATE_BYTES_MAX + room_bytes:
             raise Clash(
                 f"{document} would have {len(holding.state)} bytes, at most {STATE_BYTES_MAX} "
                 "travel to a device: cancel deployments or take settings back first"

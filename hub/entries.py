@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 from hub.clock import Now
 from hub.offences import Offence, Offences
 from hub.projection import decode_ack, row_of, row_of_telemetry
-from hub.store import devices, journal
+from hub.store import devices, journal, kills
 from hub.store.database import Connection, load_number, save_number
 from hub.store.journal import Seen
 from hub.store.projection import Changes
-from sync.documents import ACK, LOCAL, parse_ack_key
+from sync.documents import ACK, LOCAL, OBEYED, parse_ack_key
 from sync.hlc import observe
 from sync.records import BadRecord, Local, decode_as
 
@@ -55,6 +55,7 @@ class Entries:
         self._strays: dict[int, int] = {}
         self._stray_counts: dict[int, int] = {}
         self._clock = 0
+        self._obeyed: list[tuple[object, ...]] = []
 
     def forget(self) -> None:
         """Drop what was not written: its transaction has failed."""
@@ -64,6 +65,7 @@ class Entries:
         self._strays = {}
         self._stray_counts = {}
         self._clock = 0
+        self._obeyed = []
 
     def deployed(self, deployment: str) -> None:
         """Know one more deployment as this hub's."""
@@ -99,6 +101,8 @@ class Entries:
                 self._offences.add(device, Offence.BAD_RECORD, row.fault, now.mono_s)
             elif key.startswith(LOCAL) and value is not None:
                 self._see_clock(key, value)
+            elif key.startswith(OBEYED) and row.columns is not None:
+                self._obeyed.append((*row.columns, now.ms))
             self._changes.add(row)
 
     def add_telemetry(self, source: Source, changed: Mapping[str, bytes | None], now: Now) -> None:
@@ -124,6 +128,9 @@ class Entries:
             known = load_number(connection, HLC)
             save_number(connection, HLC, observe(known, self._clock, now.ms))
             self._clock = 0
+        if self._obeyed:
+            kills.save_seen(connection, self._obeyed)
+            self._obeyed = []
         self._changes.save(connection)
 
     def _admits_stray(self, source: Source) -> bool:

@@ -25,7 +25,7 @@ class FlagDesk:
 
     operations: Operations
 
-    async def list(self) -> list[dict[str, Any]]:
+    async def every(self) -> list[dict[str, Any]]:
         """Return every flag of every group."""
         now_ms = self.operations.clock.now_ms()
         return await self.operations.database.read(lambda db: flag_views.list_view(db, now_ms))

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from hub.clock import Clock
 from hub.errors import StorageUnusable
 from hub.groups import Groups, full_of
+from hub.kill_topic import KillTopic
 from hub.store import deployments, devices, documents
 from hub.store.database import Connection, Database
 from hub.store.deployments import ALL
@@ -85,6 +86,8 @@ class Publisher:
         self._again: dict[DocumentName, asyncio.TimerHandle] = {}
         self._random = Random()  # noqa: S311 - jitter only
         self._wake = asyncio.Event()
+        self.kill_topic = KillTopic(transport, database, clock)
+        """What is published beside the documents; somebody must run it too."""
 
     def ask(self, wanted: Iterable[DocumentName]) -> None:
         """Publish these documents as soon as there is a connection."""
@@ -102,6 +105,7 @@ class Publisher:
         """There is a new connection: what waits can go out, and what was refused on the last."""
         self._refusals.clear()
         self._stop_timers()
+        self.kill_topic.connected()
         self._wake.set()
 
     def _stop_timers(self) -> None:

@@ -9,7 +9,19 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
-from hub.api import audit, blobs, flags, identity, metrics, packs, routes, tokens, trust, uploads
+from hub.api import (
+    audit,
+    blobs,
+    flags,
+    identity,
+    kills,
+    metrics,
+    packs,
+    routes,
+    tokens,
+    trust,
+    uploads,
+)
 from hub.api.bounds import Bounded, Bounds
 from hub.api.cut import CutShort
 from hub.api.door import Door
@@ -60,6 +72,7 @@ HANDLED: Final = (
     uploads.patch_upload,
     *identity.FOR_OPERATORS,
     *flags.FOR_OPERATORS,
+    *kills.FOR_OPERATORS,
     audit.audit,
     tokens.list_tokens,
     tokens.create_token,

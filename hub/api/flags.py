@@ -67,7 +67,7 @@ class Finish(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"w
 @get("/flags", summary="Flags of all groups")
 async def list_flags(operations: TheOperations) -> dict[str, Any]:
     """List every flag as it stands."""
-    return {"items": await FlagDesk(operations).list()}
+    return {"items": await FlagDesk(operations).every()}
 
 
 @get("/flags/{flag:str}", summary="Everything that is known of one flag")

@@ -25,7 +25,7 @@ class Exit(IntEnum):
     FILE = 14
     """A file or folder that was named cannot be read or written."""
     STILL_OPEN = 15
-    """The wait is over, and the deployment is not."""
+    """The wait is over, and the deployment or the kill order is not."""
     NOT_ALL_RUN = 16
     """The deployment is over, and not every targeted device runs the release."""
     KEYS = 17

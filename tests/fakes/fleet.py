@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Self
 
+from agent.kills import read_orders
 from sync import topics
 from sync.author import Author, Upkeep
 from sync.client_ids import client_id
@@ -24,6 +25,8 @@ from sync.documents import (
     ACK,
     DEPLOYMENT,
     FACT,
+    KILL,
+    OBEYED,
     VERSION,
     DocumentName,
     Kind,
@@ -32,7 +35,7 @@ from sync.documents import (
 )
 from sync.messages import Message, decode_frame, in_frames
 from sync.moves import Role
-from sync.records import Ack, Deployment, Fact, Running, encode, select
+from sync.records import Ack, Deployment, Fact, Kill, Obeyed, Running, encode, select
 from sync.replica import Holding, values_of
 from sync.session import Retry, Session, Step
 from sync.topics import TopicKind, parse_topic, presence_topic, up_topic
@@ -60,6 +63,8 @@ class FleetDevice:
         self.obeys = obeys
         self.held: dict[DocumentName, Holding] = {}
         self.done: set[str] = set()
+        self.killed: dict[str, int] = {}
+        """Clock of each kill order that it has told the hub it holds to."""
         self.written_acks: set[str] = set()
         """Keys of every acknowledgement that this device ever wrote."""
         self.confirmed_acks: set[str] = set()
@@ -137,6 +142,8 @@ class FleetDevice:
                 self.held[document] = followed.holding
                 if self.obeys:
                     send += self._deploy(followed.holding, now_s)
+                    kills = select(Kill, KILL, values_of(followed.holding))
+                    send += self.kill(kills, now_s)
         for document, theirs in step.rebase.items():
             self._starts += 1
             self.author.rebase(theirs, client_id=self._new_id())
@@ -145,6 +152,19 @@ class FleetDevice:
             self.author.reset(above=above)
             send += self.session.changed(document, self.shelf, now_s).send
         return send
+
+    def kill(self, orders: Mapping[str, Kill], now_s: float) -> list[Message]:
+        """Hold to what is new of these orders, and say so."""
+        entries: dict[str, bytes] = {}
+        for what, order in orders.items():
+            if order.clock > self.killed.get(what, -1):
+                self.killed[what] = order.clock
+                wall_ms = time.time_ns() // 1_000_000
+                how = "order" if order.is_killed else "back"
+                entries[OBEYED + what] = encode(
+                    Obeyed(self.boot, boottime_ms(), wall_ms, 2, order.clock, how)
+                )
+        return self.write(entries, now_s) if entries else []
 
     def _deploy(self, holding: Holding, now_s: float) -> list[Message]:
         """Go through every stage at once, as a device with nothing to install would."""
@@ -199,6 +219,7 @@ class Fleet:
             subscriptions=(
                 Subscription("ff/1/+/down"),
                 Subscription("ff/1/group/+"),
+                Subscription("ff/1/kill/+"),
                 Subscription(topics.HUB_PRESENCE),
             ),
         )
@@ -302,6 +323,9 @@ class Fleet:
             return
         topic = parse_topic(delivery.topic)
         self.heard_count += 1
+        if topic.kind is TopicKind.KILL:
+            self._take_kills(topic.name, delivery.payload)
+            return
         if topic.kind is TopicKind.GROUP:
             about = DocumentName(Kind.GROUP, topic.name)
             listeners = [d for d in self.devices.values() if about in d.session._follows]
@@ -317,6 +341,13 @@ class Fleet:
             device.last_hub = (frame.sent_ms, arrived_ms)
             for message in frame.messages:
                 self._send(device, device.receive(message, now_s))
+
+    def _take_kills(self, group: str, payload: bytes) -> None:
+        about, orders = DocumentName(Kind.GROUP, group), read_orders(payload)
+        now_s = time.monotonic()
+        for device in self.devices.values():
+            if device.obeys and device.name not in self.deaf and about in device.session._follows:
+                self._send(device, device.kill(orders, now_s))
 
     async def _keep_time(self) -> None:
         while True:

@@ -126,6 +126,12 @@ CHANGES: list[tuple[str, str | None, Ask]] = [
         lambda c: c.delete("/groups/all/flags/pump-fast"),
     ),
     (
+        "PUT /kills/{what}",
+        "kill.order",
+        lambda c: c.put("/kills/flag:agent.delta", json={"why": "it leaks"}),
+    ),
+    ("DELETE /kills/{what}", "kill.undo", lambda c: c.delete("/kills/flag:agent.delta")),
+    (
         "POST /tokens",
         "token.create",
         lambda c: c.post("/tokens", json={"name": "bob", "scope": "viewer"}),
@@ -200,10 +206,12 @@ async def test_looking_leaves_none(client: httpx.AsyncClient, core: Core) -> Non
     release = await release_of(client)
     made = await client.post("/deployments", json={"release": release, "group": "all"})
     await client.put("/groups/all/flags/pump-fast", json={"definition": definition()})
+    await client.put("/kills/flag:pump-fast", json={})
     before = rows(core)
     for name in NEEDS:
         method, path = name.split(" ")
         if method in {"GET", "HEAD"}:
+            path = path.replace("{what}", "flag:pump-fast")
             path = path.replace("{flag}", "pump-fast")
             path = path.replace("{device}", "d1").replace("{digest}", DIGEST)
             path = path.replace("{deployment}", made.json()["deployment"])

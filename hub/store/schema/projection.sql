@@ -71,6 +71,7 @@ CREATE TABLE p_exposure (
     variants_count INTEGER NOT NULL,
     PRIMARY KEY (device, flag)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX p_exposure_flags ON p_exposure (flag);
 
 CREATE TABLE p_obeyed (
     device INTEGER NOT NULL,
@@ -84,6 +85,7 @@ CREATE TABLE p_obeyed (
     detail TEXT NOT NULL,
     PRIMARY KEY (device, what)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX p_obeyed_orders ON p_obeyed (what);
 
 -- From here on: what devices' telemetry says.
 
