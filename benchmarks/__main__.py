@@ -5,13 +5,14 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks import delta, demo, device, device_year, hub_ingest, wire
+from benchmarks import delta, demo, device, device_year, hub_ingest, kill, wire
 from benchmarks.result import RESULTS, Result, save, show
 
 BENCHMARKS: dict[str, Callable[[bool], list[Result]]] = {
     "wire": lambda _: wire.run(),
     "device_year": lambda _: device_year.run(),
     "hub_ingest": lambda short: hub_ingest.run(short=short),
+    "kill": lambda short: kill.run(short=short),
     "device": lambda short: device.run(short=short),
     "delta": lambda short: delta.run(short=short),
     "demo": lambda _: demo.run(),

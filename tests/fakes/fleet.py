@@ -197,14 +197,26 @@ def boottime_ms() -> int:
 
 
 class Fleet:
-    """Devices and their one connection. Use it with `async with`; it runs a task of its own."""
+    """Devices and their one connection. Use it with `async with`; it runs a task of its own.
 
-    def __init__(self, port: int, *, name: str = "fleet", qos: int = 1) -> None:
+    With `hears` it takes in what goes to that one device alone, for fleets of many connections.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        name: str = "fleet",
+        qos: int = 1,
+        tick_s: float = TICK_S,
+        hears: str = "+",
+    ) -> None:
         self.devices: dict[str, FleetDevice] = {}
         self.heard_count = 0
         self.deaf: set[str] = set()
         """Devices that take nothing from the hub, though they are connected."""
         self._qos = qos
+        self._tick_s = tick_s
         self._hub_run = ""
         self._transport = MqttTransport(
             Link(
@@ -217,7 +229,7 @@ class Fleet:
                 outbound_max_count=100_000,
             ),
             subscriptions=(
-                Subscription("ff/1/+/down"),
+                Subscription(f"ff/1/{hears}/down"),
                 Subscription("ff/1/group/+"),
                 Subscription("ff/1/kill/+"),
                 Subscription(topics.HUB_PRESENCE),
@@ -351,7 +363,7 @@ class Fleet:
 
     async def _keep_time(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(self._tick_s)
             if self._transport.connected:
                 now_s = time.monotonic()
                 for device in list(self.devices.values()):
