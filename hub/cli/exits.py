@@ -38,6 +38,8 @@ class Exit(IntEnum):
     """What the demo's hub reports is not what the demo did to the devices."""
     NOT_INSTALLED = 22
     """The libraries of the hub and its commands are not installed."""
+    FLAGS = 23
+    """The audit of flags found something wrong."""
     INTERRUPTED = 130
     """Stopped by Ctrl-C."""
 

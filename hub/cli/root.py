@@ -70,6 +70,7 @@ MEMBERS: Final[Mapping[str, tuple[str, str, str]]] = {
     "set": ("hub.cli.wish", "set_value", "Wish for a value of a setting."),
     "unset": ("hub.cli.wish", "unset_value", "Take a wish back."),
     "flag": ("hub.cli.flag", "flag", "Define flags, deal them out, and end experiments."),
+    "flags": ("hub.cli.flags", "flags", "Check that flags can be taken out again."),
     "kill": ("hub.cli.kill", "kill", "Switch a flag or a deployment off everywhere, at once."),
     "token": ("hub.cli.token", "token", "Who may ask the hub for what."),
     "audit": ("hub.cli.audit", "audit", "Who changed what, and when."),
