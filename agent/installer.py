@@ -301,6 +301,7 @@ class InstallEngine:
 
     async def _prove(self, journal: Journal) -> tuple[Journal, Event]:
         """Try the release, and stop trying it when its deployment is killed."""
+        self._require_alive(journal)  # the order may have come since it was switched to
         trial = asyncio.ensure_future(self._acts.prove(journal))
         self._trial = (journal.deployment, trial)
         try:
