@@ -72,6 +72,8 @@ def unpack(archive: Path, into: Path, *, bytes_max: int) -> None:
     try:
         with archive.open("rb") as file, _plain(file) as content:
             _unpack(content, into, bytes_max)
+    except BadArchive:  # it is a ValueError too, and says already what is wrong
+        raise
     except (
         tarfile.TarError,
         EOFError,

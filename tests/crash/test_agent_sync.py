@@ -31,6 +31,7 @@ from tests.crash.agent_child import DEVICE
 pytestmark = pytest.mark.timeout(600)
 
 OWN = DocumentName(Kind.DEVICE, DEVICE)
+MEASURED = DocumentName(Kind.TELEMETRY, DEVICE)
 DESIRED = DocumentName(Kind.DESIRED, DEVICE)
 HUB_BOOT = b"hubhub"
 STRIDE = 7
@@ -57,7 +58,7 @@ class Hub:
 
     def _new_session(self) -> Session:
         sends = {DESIRED: Role.AUTHOR}
-        return Session(DEVICE, sends=sends, follows={OWN}, random=Random(1))
+        return Session(DEVICE, sends=sends, follows={OWN, MEASURED}, random=Random(1))
 
     def wish(self, deployment: str) -> list[bytes]:
         order = len(values_of(self.held[DESIRED])) + 1

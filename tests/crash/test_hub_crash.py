@@ -191,9 +191,8 @@ def compare(load: Load, db: Connection) -> None:
     known = {found for (found,) in db.execute("SELECT id FROM deployment")}
     assert set(load.accepted) <= known
     live = projection.dump(db)
-    # Nobody in this load waits or has flags; tests/hub/test_waiting.py, test_flags.py and
-    # test_kills.py have devices that do.
-    unused = {"p_waiting", "p_exposure", "p_obeyed"}
+    # Nobody in this load waits, has flags or measures; other tests have devices that do.
+    unused = {"p_waiting", "p_exposure", "p_obeyed", "p_measure", "p_event", "p_case"}
     assert {name for name, found in live.items() if not found} == unused
     projection.rebuild(db)
     assert projection.dump(db) == live
