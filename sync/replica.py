@@ -326,7 +326,7 @@ class _transaction:  # noqa: N801 - reads as the statement it makes
                 self._open.commit()
             finally:
                 self._open.drop()
-        except BaseException as failed:
+        except BaseException as failed:  # a panic of pycrdt is one
             # A panic derives from BaseException only. After one, ending may fail as well.
             _refuse(error or failed)
             if error is None:

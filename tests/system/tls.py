@@ -153,7 +153,7 @@ async def started(folder: Path, **hub_settings: str) -> SecureFleet:
     fleet = SecureFleet(folder, **hub_settings)
     try:
         await fleet.start()
-    except BaseException:
+    except BaseException:  # raised again; whatever it was, no process may be left
         fleet.stop()
         raise
     return fleet
