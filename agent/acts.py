@@ -6,14 +6,17 @@ that it amounts to. Which act comes next is decided in `agent.install` and kept 
 `agent.installer`.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import msgspec
 
 from agent.clock import Clock
 from agent.documents import Documents
+from agent.faults import failure_of
 from agent.fetch import Fetcher, FetchLimits
 from agent.health import Verdict
 from agent.identity import Identity
@@ -36,6 +39,15 @@ from sync.manifest import MANIFEST_BYTES_MAX, Manifest
 from sync.stages import Reason, Stage
 
 logger = logging.getLogger(__name__)
+
+
+COMMIT_TRIES: Final = 3
+COMMIT_AGAIN_S: Final = 1.0
+"""A service that is busy, or a disk that was, gets another chance before the release is let go."""
+
+
+class NotCommitted(InstallerError):
+    """The next start would start what ran before. The way back is open."""
 
 
 class Acts:
@@ -237,14 +249,36 @@ class Acts:
                 raise InstallerError(
                     Reason.FELL_BACK, "the device started what ran before, before it was committed"
                 )
-        await calls(partial(release.installer.commit, journal.digest))
+        refused = await self._refused(release, journal.digest)
+        stays = refused is not None and refused.reason == Reason.INCONSISTENT
+        if refused is not None and isinstance(release.installer, Reboots) and not stays:
+            raise NotCommitted(refused.reason, f"could not be committed: {refused.detail}"[:200])
         verdict = Verdict(healthy=True, reason="", detail="")
         if self._proven != journal.digest:
             # It was proven before a restart; what this start reports, this start must have seen.
             verdict = await self._releases.trial(release, self._clock.mono_s)
         await self._report.tried(release, verdict, journal.deployment)
+        if refused is not None:
+            # It runs and is proven, and nothing takes it back by itself: a person has to look.
+            raise refused
         await self._documents.acknowledge(journal.deployment, Stage.HEALTHY)
         return journal, Event.COMMIT_DONE
+
+    async def _refused(self, release: Release, digest: bytes) -> InstallerError | None:
+        """Commit, a few times if need be; return why it could not be, None if it was."""
+        for tries in range(1, COMMIT_TRIES + 1):
+            try:
+                await calls(partial(release.installer.commit, digest))
+            except (InstallerError, OSError) as error:
+                failed = failure_of(error) if isinstance(error, OSError) else error
+                say(logger, "not_committed", level=logging.WARNING, tries=tries, error=error)
+            else:
+                return None
+            if failed.reason == Reason.INCONSISTENT:
+                break  # it says itself that another try is of no use
+            if tries < COMMIT_TRIES:
+                await asyncio.sleep(COMMIT_AGAIN_S)
+        return failed
 
     async def roll_back(self, journal: Journal) -> tuple[Journal, Event]:
         """Throw the switch back, and report what runs then."""

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from agent import journal as journals
-from agent.acts import Acts
+from agent.acts import Acts, NotCommitted
 from agent.clock import Clock
 from agent.deferral import Phase
 from agent.desired import Wish
@@ -354,13 +354,14 @@ class InstallEngine:
             reason=failed.reason,
             detail=failed.detail,
         )
-        if journal.at is State.COMMITTING and failed.reason != Reason.FELL_BACK:
-            if failed.reason == Reason.INCONSISTENT:  # it stays, and a person has to look
-                ending = worsened(stored_ending(journal.ending), Mishap.MIXED)
-                journal = msgspec.structs.replace(
-                    journal, ending=ending.value, reason=failed.reason, detail=failed.detail
-                )
-            return Event.COMMIT_DONE, journal
+        goes_back = isinstance(failed, NotCommitted) or failed.reason == Reason.FELL_BACK
+        if journal.at is State.COMMITTING and not goes_back:
+            # It stays, and is no success: what was left of the one before may be there as well.
+            ending = worsened(stored_ending(journal.ending), Mishap.MIXED)
+            detail = f"runs, and could not be committed: {failed.detail}"[:200]
+            return Event.COMMIT_DONE, msgspec.structs.replace(
+                journal, ending=ending.value, reason=str(failed.reason), detail=detail
+            )
         if journal.at in (State.ROLLING_BACK, State.RETURNING):
             detail = f"{failed.detail}; it was rolled back because of {journal.reason}"[:200]
             is_mixed = failed.reason == Reason.INCONSISTENT

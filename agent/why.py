@@ -22,9 +22,11 @@ DOING: Final[Mapping[State, str]] = {
     State.FETCHING: "is being fetched",
     State.STAGING: "is being laid down beside what runs",
     State.ACTIVATING: "is being switched to",
+    State.REBOOTING: "waits for the device to start it",
     State.TRIAL: "runs on trial: its health check decides",
     State.COMMITTING: "is proven and being committed",
     State.ROLLING_BACK: "is being undone",
+    State.RETURNING: "is undone once the device has started what ran before",
 }
 
 _UNITS: Final = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))

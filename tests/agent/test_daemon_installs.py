@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from sync.stages import Stage, is_final
+from agent import acts
+from firmware_hooks.contract import InstallerError
+from firmware_hooks.directory import DirectoryInstaller
+from sync.stages import Reason, Stage, is_final
 from sync.transport.memory_broker import MemoryBroker
 from tests.agent.agents import ALL_STAGES, DEVICE, NOWHERE, Device, lamp
 from tests.fakes.blobs import Blobs
@@ -279,3 +282,32 @@ async def test_an_install_whose_deployment_vanished_while_the_device_was_off_is_
         await hub.reached("dnext", Stage.FAILED)
 
     assert device.runs() is None
+
+
+async def test_a_release_that_runs_and_cannot_be_committed_is_reported_as_such(
+    device: Device, hub: SmallHub, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[bytes] = []
+
+    def refuses(_: DirectoryInstaller, digest: bytes) -> None:
+        tries.append(digest)
+        raise InstallerError(Reason.INSTALLER_FAILED, "current: Read-only file system")
+
+    first, second = lamp("1.0.0"), lamp("2.0.0")
+    for each in (first, second):
+        blobs.publish(*each)
+    async with device.up():
+        await hub.deployed("dfirst", first[0])
+        monkeypatch.setattr(DirectoryInstaller, "commit", refuses)
+        monkeypatch.setattr(acts, "COMMIT_AGAIN_S", 0.01)
+        hub.deploy("dsecond", second[0])
+        await hub.reached("dsecond", Stage.FAILED)
+
+    assert len(tries) == acts.COMMIT_TRIES
+    assert Stage.ACKNOWLEDGED not in hub.stages("dsecond")
+    ack = hub.acks("dsecond")["dsecond/F"]
+    assert ack.reason == "installer_failed"
+    assert "could not be committed" in ack.detail
+    running = hub.running("lamp")
+    assert running is not None
+    assert (running.version, device.runs()) == ("2.0.0", "2.0.0")

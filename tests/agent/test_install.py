@@ -14,6 +14,7 @@ from agent.install import (
     exhausted,
 )
 from agent.journal import Journal, decode, encode
+from agent.why import DOING
 
 ATTEMPTS_MAX = 3
 ALL = list(State)
@@ -106,3 +107,7 @@ def test_a_journal_in_a_state_that_this_program_does_not_know_means_go_back() ->
 @pytest.mark.parametrize("stored", [b"", b"\xc1", b"\x93\x01\x02\x03", b"x" * 100])
 def test_a_journal_that_cannot_be_read_is_none(stored: bytes) -> None:
     assert decode(stored) is None
+
+
+def test_every_state_that_is_not_an_end_can_be_told_in_words() -> None:
+    assert set(DOING) == set(State) - DONE

@@ -13,6 +13,8 @@ from firmware_hooks.directory import DirectoryInstaller
 from sync.stages import Reason
 
 FLAGS = "boot.json"
+READ_ONLY = "read-only"
+"""While there is a file of this name nothing is kept for later starts."""
 
 
 def read(home: Path) -> dict[str, str]:
@@ -67,6 +69,8 @@ class TwoSlots:
             raise InstallerError(Reason.FELL_BACK, "another slot was booted")
 
     def commit(self, digest: bytes) -> None:
+        if (self._home / READ_ONLY).exists():
+            raise InstallerError(Reason.INSTALLER_FAILED, "boot.json: Read-only file system")
         write(self._home, kept=digest.hex())
 
     def roll_back(self, digest: bytes) -> bytes | None:

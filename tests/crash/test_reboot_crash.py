@@ -227,3 +227,22 @@ async def test_a_release_that_takes_the_device_down_in_its_trial_is_a_boot_loop(
     assert result.ends == {Stage.ROLLED_BACK}
     assert result.reason in (Reason.BOOT_LOOP, Reason.ATTEMPTS_EXHAUSTED)
     assert json.loads((origin.install_dir / "lamp" / slots.FLAGS).read_text())["try"] == ""
+
+
+async def test_a_release_that_cannot_be_committed_is_gone_back_from_and_is_no_success(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path / "state", tmp_path / "install")
+    place.state_dir.mkdir()
+    await wish(place, "dfirst000", FIRST, 1)
+    await asyncio.to_thread(settle, place)
+    (place.install_dir / "lamp" / slots.READ_ONLY).touch()
+    await wish(place, "dsecond00", GOOD, 2)
+    await asyncio.to_thread(settle, place)
+
+    result = await look(place, "dsecond00")
+
+    check(result, Stage.ROLLED_BACK, 0)
+    assert result.reason == "installer_failed"
+    slots.start(place.install_dir / "lamp", comes_up=True)
+    assert slots.read(place.install_dir / "lamp")["booted"] == result.reported.release.hex()
