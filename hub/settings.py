@@ -321,7 +321,7 @@ class Settings(BaseModel):
         for url in (given,) if isinstance(given, str) else given or ():
             check_receiver(url)
         if isinstance(given, tuple) and len(given) > WEBHOOKS_MAX:
-            raise ValueError(f"{len(given)} are too many; at most {WEBHOOKS_MAX}")
+            raise ValueError(f"has {len(given)} addresses; at most {WEBHOOKS_MAX} are told")
         return given
 
     @field_validator("http_names", "https_names", "webhook_urls", mode="before")
@@ -429,11 +429,11 @@ def check_receiver(url: str) -> None:
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{url[:200]!r} is no https address")
+        raise ValueError(f"is no https address: {url[:200]!r}")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("an address must not hold a password: it is shown in logs")
+        raise ValueError("holds a password, and addresses are shown in logs")
     if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
-        raise ValueError(f"{url[:200]!r} goes over a network in clear: use https")
+        raise ValueError(f"goes over a network in clear, use https: {url[:200]!r}")
 
 
 def split_address(address: str) -> tuple[str, int]:
