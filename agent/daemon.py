@@ -180,6 +180,7 @@ class Daemon:
     async def run(self) -> None:
         """Run until cancelled."""
         await self._documents.start()
+        self._work.remember()
         await self._holding.load()
         await self._kills.load()
         await self._flags.load()

@@ -63,6 +63,13 @@ class Work:
         self._engine.killed(self._off())
         self.wake()
 
+    def remember(self) -> None:
+        """Remember what is wished for; to be called before the hub can be heard.
+
+        What vanishes with its first word would not be known to have been there.
+        """
+        self._seen = {wish.deployment: wish for wish in self._wishes()}
+
     async def run(self) -> None:
         """Work until cancelled. What was under way goes on at the next start."""
         await self._persistently(self._begin)
@@ -115,7 +122,6 @@ class Work:
     async def _begin(self) -> None:
         await self._engine.load()
         self._engine.killed(self._off())
-        self._seen = {wish.deployment: wish for wish in self._wishes()}
         await self._engine.finish_ended()
         await self._engine.observe()
         self._on_written()

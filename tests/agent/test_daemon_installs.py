@@ -1,11 +1,14 @@
 """What becomes of deployments, from the hub's wish to what runs and what is said about it."""
 
+import asyncio
 import shutil
 from typing import Any
 
 import pytest
 
 from agent import acts
+from agent.installer import InstallEngine
+from agent.work import Work
 from firmware_hooks.contract import InstallerError
 from firmware_hooks.directory import DirectoryInstaller
 from sync.stages import Reason, Stage, is_final
@@ -282,6 +285,39 @@ async def test_an_install_whose_deployment_vanished_while_the_device_was_off_is_
         await hub.reached("dnext", Stage.FAILED)
 
     assert device.runs() is None
+
+
+async def test_a_wish_that_vanishes_with_the_first_word_of_the_hub_ends_all_the_same(
+    device: Device, hub: SmallHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, acknowledge = InstallEngine.load, Work.acknowledge
+
+    def is_wanted(work: Work) -> bool:
+        return bool(work._documents.wanted().get(hub.desired))
+
+    async def never(_: InstallEngine) -> None:
+        await asyncio.Event().wait()
+
+    async def after_the_hub(engine: InstallEngine) -> None:
+        while engine._documents.wanted().get(hub.desired):
+            await asyncio.sleep(0)
+        await load(engine)
+
+    async def when_gone(work: Work) -> None:
+        if not is_wanted(work):
+            await acknowledge(work)
+
+    monkeypatch.setattr(InstallEngine, "load", never)
+    async with device.up():
+        hub.deploy("dbegun", lamp("1.0.0")[0])
+        await hub.until(lambda: hub.stages("dbegun") == [Stage.DELIVERED])
+    hub.forget("dbegun")
+    monkeypatch.setattr(InstallEngine, "load", after_the_hub)
+    monkeypatch.setattr(Work, "acknowledge", when_gone)
+    async with device.up():
+        await hub.reached("dbegun", Stage.CANCELLED)
+
+    assert hub.stages("dbegun") == [Stage.DELIVERED, Stage.CANCELLED]
 
 
 async def test_a_release_that_runs_and_cannot_be_committed_is_reported_as_such(
