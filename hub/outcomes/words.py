@@ -9,6 +9,9 @@ from hub.outcomes.survival import Quantile
 from sync.stages import explain
 from sync.stamps import Interval
 
+_NEAR_PERCENT = 3
+"""This near to none or all of them, a whole per cent is too coarse."""
+
 # Up to which value a unit is used, its length, its name and how many decimals it shows.
 _UNITS: tuple[tuple[float, int, str, int], ...] = (
     (1_000, 1, "ms", 0),
@@ -43,6 +46,13 @@ def quantile(held: Quantile) -> str:
     if held.lo_ms is None:
         return "not reached"
     return between(Interval(held.lo_ms, held.hi_ms))
+
+
+def share(ratio: float) -> str:
+    """Return a share as `94 %`; with a decimal where it lies near none or all."""
+    percent = ratio * 100
+    near = 0 < percent < _NEAR_PERCENT or 100 - _NEAR_PERCENT < percent < 100  # noqa: PLR2004
+    return f"{percent:.1f} %" if near else f"{percent:.0f} %"
 
 
 def moment(at_ms: int) -> str:
