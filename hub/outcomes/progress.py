@@ -12,7 +12,7 @@ from hub.outcomes.chances import bounds, upper_bound
 from hub.outcomes.durations import Span, State
 from hub.outcomes.normal_range import watch
 from hub.outcomes.provisioning import ClassFunnel
-from hub.outcomes.report import DeploymentReport
+from hub.outcomes.report import DeploymentReport, DeviceOutcome
 from hub.outcomes.silence import Verdict
 from hub.outcomes.survival import Quantile, highest_share, lowest_share, quantile
 from hub.outcomes.verdicts import Estimate, Judgement, Ruling
@@ -131,16 +131,8 @@ def judge_silence(report: DeploymentReport) -> Judgement:
 
 def judge_failures(report: DeploymentReport, *, normal: float) -> Judgement:
     """Return whether more updates are undone or given up than is normal, at every look."""
-    ends = sorted(
-        (
-            max((i.hi_ms or report.at_ms for i in each.moments.values()), default=0),
-            each.device,
-            each,
-        )
-        for each in report.devices
-        if each.finding.verdict in {Verdict.ACKNOWLEDGED, Verdict.ROLLED_BACK, Verdict.FAILED}
-    )
-    cases = [each.finding.verdict is not Verdict.ACKNOWLEDGED for _, _, each in ends]
+    ends = finished(report)
+    cases = [each.finding.verdict is not Verdict.ACKNOWLEDGED for each in ends]
     seen = watch(cases, normal=normal)
     lo, hi = bounds(seen.bad_count, seen.count)
     counted = f"{seen.bad_count} of {seen.count} finished updates were undone or given up"
@@ -161,9 +153,9 @@ def judge_failures(report: DeploymentReport, *, normal: float) -> Judgement:
         name="failures",
         verdict=verdict,
         sentence=sentence,
-        evidence=tuple(
-            each.finding.sentence for (_, _, each), bad in zip(ends, cases, strict=True) if bad
-        )[:10],
+        evidence=tuple(each.finding.sentence for each, bad in zip(ends, cases, strict=True) if bad)[
+            :10
+        ],
         estimate=Estimate(
             value=seen.bad_count / seen.count if seen.count else None,
             lo=lo,
@@ -173,8 +165,24 @@ def judge_failures(report: DeploymentReport, *, normal: float) -> Judgement:
         ),
         e_value=seen.e_value,
         alpha=0.05,
-        devices=tuple(each.device for (_, _, each), bad in zip(ends, cases, strict=True) if bad),
+        devices=tuple(each.device for each, bad in zip(ends, cases, strict=True) if bad),
     )
+
+
+def finished(report: DeploymentReport) -> list[DeviceOutcome]:
+    """Return the devices on which the deployment came to an end, in the order of their ends."""
+    ends = [
+        (ended_at_ms(each, report.at_ms), each.device, each)
+        for each in report.devices
+        if each.finding.verdict in {Verdict.ACKNOWLEDGED, Verdict.ROLLED_BACK, Verdict.FAILED}
+    ]
+    return [each for _, _, each in sorted(ends, key=lambda end: end[:2])]
+
+
+def ended_at_ms(outcome: DeviceOutcome, now_ms: int) -> int:
+    """Return the latest that the last stage of a device can have been, hub UTC."""
+    latest = (held.hi_ms for held in outcome.moments.values())
+    return max((now_ms if at_ms is None else at_ms for at_ms in latest), default=now_ms)
 
 
 def judge_adoption(held: Adoption, *, wanted: float) -> Judgement:

@@ -6,6 +6,7 @@ Rule: that nothing was found is not that nothing is there. A judgement says `OK`
 have found what it looks for; else it says `TOO_LITTLE_EVIDENCE`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,6 +19,10 @@ class Ruling(StrEnum):
     TOO_LITTLE_EVIDENCE = "too_little_evidence"
     UNHEALTHY = "unhealthy"
     """The measuring itself is broken, so that nothing that was measured can be believed."""
+
+
+URGENCY = (Ruling.UNHEALTHY, Ruling.BREACH, Ruling.TOO_LITTLE_EVIDENCE, Ruling.OK)
+"""Verdicts, the one that needs a person most first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +58,24 @@ class Judgement:
     """How often a judgement of this kind is wrong when all is well, at most."""
     devices: tuple[str, ...] = ()
     """Devices that it concerns, where they can be named."""
+
+
+def overall(judgements: Sequence[Judgement]) -> tuple[Ruling, str]:
+    """Return the most urgent verdict of several, and one sentence that says where it comes from."""
+    by_verdict = {
+        verdict: [each.name.replace("_", " ") for each in judgements if each.verdict is verdict]
+        for verdict in URGENCY
+    }
+    clauses = [
+        f"{said}: {', '.join(by_verdict[verdict])}"
+        for verdict, said in (
+            (Ruling.UNHEALTHY, "not to be believed"),
+            (Ruling.BREACH, "out of range"),
+            (Ruling.TOO_LITTLE_EVIDENCE, "cannot be told yet"),
+            (Ruling.OK, "ok"),
+        )
+        if by_verdict[verdict]
+    ]
+    verdict = next((each for each in URGENCY if by_verdict[each]), Ruling.TOO_LITTLE_EVIDENCE)
+    text = "; ".join(clauses) or "nothing was judged"
+    return verdict, f"{text[:1].upper()}{text[1:]}."
