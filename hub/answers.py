@@ -16,6 +16,7 @@ from hub.outcomes.observations import Waiting
 from hub.outcomes.report import DeploymentReport, DeviceOutcome
 from hub.outcomes.silence import Finding, Verdict
 from hub.outcomes.survival import Summary
+from hub.outcomes.verdicts import Judgement, Ruling
 from sync.stages import Stage
 from sync.stamps import Interval
 
@@ -180,6 +181,30 @@ class Report(ReportSummary, frozen=True, kw_only=True):
             silent_ratio=self.silent_ratio,
             devices=tuple(each.outcome() for each in self.devices),
         )
+
+
+class Point(Answer, frozen=True, kw_only=True):
+    """By so long after the request, between so large shares had acknowledged."""
+
+    after_ms: int
+    lo: float
+    hi: float
+
+
+class Verdicts(Request, frozen=True, kw_only=True):
+    """Every judgement on a deployment."""
+
+    at_ms: int
+    """Hub UTC of the look."""
+    verdict: Ruling
+    """The most urgent one."""
+    sentence: str
+    outcome: str
+    """The report in one sentence."""
+    judgements: tuple[Judgement, ...]
+    not_asked: Mapping[str, str]
+    """Questions that were not asked, and why."""
+    acknowledged: tuple[Point, ...]
 
 
 class DeviceDeployment(Outcome, frozen=True, kw_only=True):

@@ -146,6 +146,10 @@ class HubClient:
         """Return the report on one deployment."""
         return self._ask(answers.Report, "GET", f"/deployments/{_part(deployment)}")
 
+    def verdicts(self, deployment: str) -> answers.Verdicts:
+        """Return every judgement on one deployment."""
+        return self._ask(answers.Verdicts, "GET", f"/deployments/{_part(deployment)}/verdicts")
+
     # What changes something.
 
     def has_blob(self, sha256: str) -> bool:

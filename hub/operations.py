@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from firmware_hooks.tree import tree_named
-from hub import deployments, releases, terms, views, wishes
+from hub import deployments, judging, releases, terms, views, wishes
 from hub.artifact_store import ArtifactStore
 from hub.artifacts import is_digest
 from hub.audit import DONE, UNCHANGED, Act, Ledger, who_acts
@@ -235,6 +235,27 @@ class Operations:
             return views.report_view(deployed, report) | {"terms": terms.view(db, deployment)}
 
         return await self._kept_read(("report", deployment), job)
+
+    async def verdicts(self, deployment: str) -> dict[str, Any]:
+        """Return every judgement on a deployment.
+
+        Raises:
+            NotFound: There is none of this id.
+        """
+
+        def job(db: Connection) -> dict[str, Any]:
+            deployed = deployment_store.load(db, deployment)
+            if deployed is None:
+                raise NotFound(f"there is no deployment {deployment[:40]!r}")
+            return judging.verdicts_of(
+                db,
+                deployed,
+                silence_s=self.settings.silence_s,
+                active_window_s=self.settings.active_window_s,
+                now_ms=self.clock.now_ms(),
+            )
+
+        return await self._kept_read(("verdicts", deployment), job)
 
     # -------------------------------------------------------------------------------- fleet
     async def fleet(self) -> dict[str, Any]:

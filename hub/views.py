@@ -119,7 +119,7 @@ def fleet_view(
     listed = queries.every(connection)
     window_ms = round(active_window_s * 1000)
     found = [
-        _adoption(connection, component, listed, now_ms=now_ms, window_ms=window_ms)
+        adoption_of(connection, component, listed, now_ms=now_ms, window_ms=window_ms)
         for component in queries.components(connection)
     ]
     active = [each for each in listed if now_ms - each.heard_ms <= window_ms]
@@ -172,7 +172,7 @@ def adoption_view(found: Adoption) -> dict[str, Any]:
     return view | {"adopted_ratio": found.adopted_ratio}
 
 
-def _adoption(
+def adoption_of(
     connection: Connection,
     component: str,
     listed: Iterable[Listed],
@@ -180,6 +180,7 @@ def _adoption(
     now_ms: int,
     window_ms: int,
 ) -> Adoption | None:
+    """Return how far the latest version of a component has come; None if none was deployed."""
     newest = queries.latest_version(connection, component)
     if newest is None:
         return None

@@ -31,7 +31,7 @@ from hub.outcomes.durations import execution_gap, reachable_handshake_latency
 from hub.outcomes.judged import judge_deployment
 from hub.outcomes.observations import moments
 from hub.outcomes.ratio_mismatch import judge_arrivals
-from hub.outcomes.regional import Case, judge_pattern
+from hub.outcomes.regional import Case, judge_pattern, watch_pattern
 from hub.outcomes.regression import Change, judge_p95
 from hub.outcomes.report import build_report
 from hub.outcomes.silence import Verdict, judge, patience_of
@@ -48,6 +48,7 @@ END_MS: Final = ZERO_MS + 8 * DAY
 FALLBACK_RATIO: Final = 0.2
 """Share of clean updates with which a person helps; up to 0.3 is normal."""
 CLEAN_FAILED_RATIO: Final = 0.01
+SPREAD_RATIO: Final = 0.08
 EVENTS: Final = 300
 REGRESSION_RATIO: Final = 1.3
 
@@ -258,6 +259,26 @@ def region(count: int, rollouts: int, seed: int) -> Named:
         found.right_count += guilty in named and f"{guilty} {value}" in judged.sentence
         found.wrong_count += bool(named) and guilty not in named
     return found
+
+
+def spread(count: int, rollouts: int, seed: int) -> float:
+    """Return the share of rollouts in which failures that follow nothing are called a pattern.
+
+    Watched from the first device to the last, and looked at whole when nine in ten, when 95 % and
+    when all have ended.
+    """
+    random = Random(seed)
+    found = 0
+    for _ in range(rollouts):
+        cases = [
+            Case(device=str(device), labels=labels(random), failed=random.random() < SPREAD_RATIO)
+            for device in range(count)
+        ]
+        found += any(
+            watch_pattern(cases[: count * percent // 100], is_settled=True).verdict is Ruling.BREACH
+            for percent in (90, 95, 100)
+        )
+    return found / rollouts
 
 
 def mismatch(share: float, seed: int, rollouts: int = 20) -> list[int]:

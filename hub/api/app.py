@@ -53,6 +53,7 @@ HANDLED: Final = (
     routes.deployments,
     routes.deploy,
     routes.report,
+    routes.verdicts,
     routes.cancel,
     routes.set_terms,
     routes.wish_device,

@@ -87,6 +87,7 @@ NEEDS: Final[Mapping[str, Need]] = MappingProxyType(
         "PUT /kills/{what}": OPERATE,
         "DELETE /kills/{what}": OPERATE,
         "GET /deployments/{deployment}": VIEW,
+        "GET /deployments/{deployment}/verdicts": VIEW,
         "DELETE /deployments/{deployment}": OPERATE,
         "PUT /deployments/{deployment}/terms": OPERATE,
     }

@@ -188,6 +188,12 @@ async def report(operations: TheOperations, deployment: FromPath[str]) -> dict[s
     return await operations.report(deployment)
 
 
+@get("/deployments/{deployment:str}/verdicts", summary="Every judgement on a deployment")
+async def verdicts(operations: TheOperations, deployment: FromPath[str]) -> dict[str, Any]:
+    """Judge it: ok, breach, too little evidence, or unhealthy, each with what it rests on."""
+    return await operations.verdicts(deployment)
+
+
 @delete("/deployments/{deployment:str}", summary="Take a deployment back", status_code=HTTP_200_OK)
 async def cancel(operations: TheOperations, deployment: FromPath[str]) -> dict[str, Any]:
     """Cancel it where it was not applied yet; doing so twice is fine."""

@@ -10,6 +10,7 @@ from hub.cli.options import (
     as_json,
     completes,
     console,
+    deployment_ids,
     device_names,
     hub_option,
     moment,
@@ -27,10 +28,6 @@ device_option = click.option(
     shell_complete=completes(device_names),
     help="Only this device.",
 )
-
-
-def _deployments(client: HubClient) -> list[str]:
-    return [each.deployment for each in client.deployments()]
 
 
 @click.group()
@@ -69,7 +66,9 @@ def list_deployments(client: HubClient, *, as_json: bool) -> None:
 
 
 @deployment.command()
-@click.argument("deployment_id", type=Name(), metavar="ID", shell_complete=completes(_deployments))
+@click.argument(
+    "deployment_id", type=Name(), metavar="ID", shell_complete=completes(deployment_ids)
+)
 @click.option(
     "--page",
     metavar="FILE",
@@ -95,7 +94,9 @@ def show(deployment_id: str, page: str | None, client: HubClient, *, as_json: bo
 
 
 @deployment.command()
-@click.argument("deployment_id", type=Name(), metavar="ID", shell_complete=completes(_deployments))
+@click.argument(
+    "deployment_id", type=Name(), metavar="ID", shell_complete=completes(deployment_ids)
+)
 @device_option
 @click.option("--why", metavar="TEXT", default="", help="Why; kept and shown.")
 @hub_option
@@ -112,7 +113,9 @@ def go(
 
 
 @deployment.command()
-@click.argument("deployment_id", type=Name(), metavar="ID", shell_complete=completes(_deployments))
+@click.argument(
+    "deployment_id", type=Name(), metavar="ID", shell_complete=completes(deployment_ids)
+)
 @device_option
 @click.option("--not-now", is_flag=True, help="Take back that devices go on now.")
 @terms_options
@@ -156,7 +159,9 @@ def _order(
 
 
 @deployment.command()
-@click.argument("deployment_id", type=Name(), metavar="ID", shell_complete=completes(_deployments))
+@click.argument(
+    "deployment_id", type=Name(), metavar="ID", shell_complete=completes(deployment_ids)
+)
 @hub_option
 @as_json
 @talks_to_hub

@@ -186,6 +186,11 @@ def device_names(client: HubClient) -> list[str]:
     return [each.device for each in client.devices()]
 
 
+def deployment_ids(client: HubClient) -> list[str]:
+    """Return what may be given as a deployment."""
+    return [each.deployment for each in client.deployments()]
+
+
 def moment(at_ms: int | None) -> str:
     """Return a moment of the hub's clock as people read it; `never` for None."""
     if at_ms is None:

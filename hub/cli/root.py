@@ -64,6 +64,7 @@ MEMBERS: Final[Mapping[str, tuple[str, str, str]]] = {
     "deploy": ("hub.cli.deploy", "deploy", "Ask devices to run a release."),
     "deployment": ("hub.cli.deployment", "deployment", "Look at a deployment, or take it back."),
     "status": ("hub.cli.status", "status", "How many devices run the latest version, and why not."),
+    "outcome": ("hub.cli.verdicts", "outcome", "What became of a deployment, judged."),
     "devices": ("hub.cli.devices", "devices", "List the devices."),
     "device": ("hub.cli.device", "device", "All that is known of one device."),
     "forget": ("hub.cli.forget", "forget", "Remove a device that is gone for good."),

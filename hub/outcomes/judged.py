@@ -4,6 +4,7 @@ Owns which questions are asked, and in which order they are shown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from hub.outcomes.adoption import Adoption
 from hub.outcomes.divergence import judge_divergence
@@ -25,6 +26,9 @@ from hub.outcomes.report import DeploymentReport
 from hub.outcomes.silence import Verdict
 from hub.outcomes.state_conflicts import Conflict, judge_conflicts
 from hub.outcomes.verdicts import Judgement
+
+_UNDER_WAY: Final = (Verdict.IN_PROGRESS, Verdict.DEFERRED, Verdict.TOO_EARLY)
+"""Devices of which more will be heard soon. One that is unreachable may never come."""
 
 
 def judge_deployment(
@@ -49,7 +53,10 @@ def judge_deployment(
     return (
         judge_silence(report),
         judge_failures(report, normal=limits.failed_ratio),
-        watch_pattern(pattern_cases(report, labels)),
+        watch_pattern(
+            pattern_cases(report, labels),
+            is_settled=not any(report.verdicts.get(each) for each in _UNDER_WAY),
+        ),
         judge_fallback(
             Finished(
                 device=each.device,
@@ -88,16 +95,17 @@ def judge_fleet(
 
     Args:
         adopted: Adoption of the deployment's component; None if no version of it was deployed.
-        funnels: Provisioning by class.
+        funnels: Provisioning by class; nothing is asked where no device was ever provisioned.
         conflicts: Open conflicts.
         devices_count: Registered devices.
         limits: What is held against what was seen.
     """
     limits = limits or Limits()
+    classes = tuple(funnels)
     return (
         *([] if adopted is None else [judge_adoption(adopted, wanted=limits.adopted_ratio)]),
         judge_conflicts(conflicts, devices_count=devices_count),
-        judge_provisioning(funnels, wanted=limits.passed_ratio),
+        *([judge_provisioning(classes, wanted=limits.passed_ratio)] if classes else []),
     )
 
 

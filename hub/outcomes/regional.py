@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Final
 
+from hub.outcomes import words
 from hub.outcomes.chances import chi_square_tail, holm
 from hub.outcomes.verdicts import Estimate, Judgement, Ruling
 
@@ -113,14 +114,18 @@ def judge_pattern(cases: Iterable[Case], *, alpha: float = ALPHA) -> Judgement:
     return _judged(Ruling.BREACH, sentence, alpha, told, least, segments)
 
 
-def watch_pattern(cases: Iterable[Case], *, alpha: float = ALPHA) -> Judgement:
+def watch_pattern(
+    cases: Iterable[Case], *, is_settled: bool = False, alpha: float = ALPHA
+) -> Judgement:
     """Return the same for cases that come one by one, watched all the time.
 
-    It looks when the failures have doubled, and spends `alpha / (k (k + 1))` on look `k`, so that
-    all looks together are wrong at most as often as `alpha`. A pattern stays found.
+    It looks when the failures have doubled, and spends half of `alpha / (k (k + 1))` on look `k`;
+    the other half is kept for the look at the end. So all looks together are wrong at most as often
+    as `alpha`, if the end comes once. A pattern stays found.
 
     Args:
         cases: In the order in which they ended.
+        is_settled: Whether nothing more is expected to end.
         alpha: Over all looks together.
     """
     held: list[Case] = []
@@ -131,16 +136,14 @@ def watch_pattern(cases: Iterable[Case], *, alpha: float = ALPHA) -> Judgement:
         if failed >= following:
             look += 1
             following *= 2
-            judged = judge_pattern(held, alpha=alpha / (look * (look + 1)))
+            judged = judge_pattern(held, alpha=alpha / 2 / (look * (look + 1)))
             if judged.verdict is Ruling.BREACH:
                 return judged
-    if not look:
-        return judge_pattern(held, alpha=alpha) if not failed else _too_few(failed, held, alpha)
-    verdict = Ruling.OK if failed >= FAILURES_TO_CLEAR else Ruling.TOO_LITTLE_EVIDENCE
+    if is_settled or not failed:
+        return judge_pattern(held, alpha=alpha / 2)
     return _judged(
-        verdict,
-        f"{failed} of {len(held)} devices failed, following no label that could be seen "
-        f"in {look} looks.",
+        Ruling.TOO_LITTLE_EVIDENCE,
+        f"{failed} of {len(held)} devices failed so far, following no label that can be seen yet.",
         alpha,
     )
 
@@ -281,17 +284,10 @@ def _g(sizes: Mapping[str, int], bad: Mapping[str, int]) -> float:
 
 def _told(segment: Segment) -> str:
     risk = "" if segment.risk_ratio is None else f"risk {segment.risk_ratio:.1f} times, "
+    carried = words.share(segment.excess_ratio)
     return (
-        f"{segment.label} {segment.value} carries {segment.excess_ratio:.0%} of the excess "
+        f"{segment.label} {segment.value} carries {carried} of the excess "
         f"({risk}{segment.failed_count} of {segment.count})"
-    )
-
-
-def _too_few(failed: int, held: Sequence[Case], alpha: float) -> Judgement:
-    return _judged(
-        Ruling.TOO_LITTLE_EVIDENCE,
-        f"{failed} of {len(held)} devices failed: too few failures to tell a pattern.",
-        alpha,
     )
 
 

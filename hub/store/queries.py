@@ -241,6 +241,15 @@ def count_conflicts(connection: Connection) -> int:
     return open_count
 
 
+def open_conflicts(connection: Connection) -> list[tuple[str, str, str]]:
+    """Return (device, key, who prevails) of each conflict that waits to be settled."""
+    rows = connection.execute(
+        "SELECT d.id, c.key, c.winner FROM p_conflict AS c JOIN device AS d ON d.n = c.device "
+        "WHERE c.winner <> '' ORDER BY d.id, c.key"
+    )
+    return [(device, key, winner) for device, key, winner in rows]
+
+
 class Offended(NamedTuple):
     """What a device did wrong, and how often."""
 
