@@ -30,7 +30,7 @@ from sync.documents import Kind
 AUDIT_ROWS_MAX: Final = 10_000
 """Changes since the deployment that are looked at for the help of people, the newest."""
 
-CURVE_POINTS: Final = 32
+CURVE_POINTS: Final = 24
 
 _NEWEST: Final = 2**62
 

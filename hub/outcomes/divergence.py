@@ -4,7 +4,7 @@ Owns the definition: time connected with desired and reported different, over ti
 the deployment was accepted. Time away counts on neither side: a device that is off can do neither.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,7 +57,11 @@ def divergence(course: DeviceCourse, now_ms: int, held: Moments | None = None) -
 
 
 def judge_divergence(
-    courses: Iterable[DeviceCourse], *, now_ms: int, tolerated: float = TOLERATED_RATIO
+    courses: Iterable[DeviceCourse],
+    *,
+    now_ms: int,
+    tolerated: float = TOLERATED_RATIO,
+    known: Mapping[str, Moments] | None = None,
 ) -> Judgement:
     """Return whether devices ran what was desired for nearly all of the time that they were there.
 
@@ -65,11 +69,14 @@ def judge_divergence(
         courses: The deployment on each device.
         now_ms: Hub UTC.
         tolerated: Largest share of connected time that may pass while a release is under way.
+        known: `moments` of each device, where the caller has them already.
     """
+    known = known or {}
     held = [
         found
         for course in courses
-        if course.targeted and (found := divergence(course, now_ms)) is not None
+        if course.targeted
+        and (found := divergence(course, now_ms, known.get(course.device))) is not None
     ]
     whole = sum(each.connected_ms for each in held)
     apart = tuple(sorted(each.device for each in held if each.is_apart_now))

@@ -70,6 +70,7 @@ def judge_deployment(
             "Execution Gap",
             [each.execution_gap for each in devices],
             limit_ms=limits.execution_gap_ms,
+            slowest=report.execution_gap.p95,
             devices_min=limits.devices_min,
         ),
         judge_pace(
@@ -77,9 +78,14 @@ def judge_deployment(
             "Handshake Latency while reachable",
             [each.reachable_handshake_latency for each in devices],
             limit_ms=limits.handshake_ms,
+            slowest=report.reachable_handshake_latency.p95,
             devices_min=limits.devices_min,
         ),
-        judge_divergence(courses, now_ms=report.at_ms),
+        judge_divergence(
+            courses,
+            now_ms=report.at_ms,
+            known={each.device: each.moments for each in devices},
+        ),
     )
 
 
