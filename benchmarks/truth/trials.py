@@ -264,8 +264,7 @@ def region(count: int, rollouts: int, seed: int) -> Named:
 def spread(count: int, rollouts: int, seed: int) -> float:
     """Return the share of rollouts in which failures that follow nothing are called a pattern.
 
-    Watched from the first device to the last, and looked at whole when nine in ten, when 95 % and
-    when all have ended.
+    They are watched from the first device to the last.
     """
     random = Random(seed)
     found = 0
@@ -274,10 +273,8 @@ def spread(count: int, rollouts: int, seed: int) -> float:
             Case(device=str(device), labels=labels(random), failed=random.random() < SPREAD_RATIO)
             for device in range(count)
         ]
-        found += any(
-            watch_pattern(cases[: count * percent // 100], is_settled=True).verdict is Ruling.BREACH
-            for percent in (90, 95, 100)
-        )
+        judged = watch_pattern(cases, expected_count=count)
+        found += judged.verdict is Ruling.BREACH
     return found / rollouts
 
 

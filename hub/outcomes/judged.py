@@ -4,7 +4,6 @@ Owns which questions are asked, and in which order they are shown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 from hub.outcomes.adoption import Adoption
 from hub.outcomes.divergence import judge_divergence
@@ -26,9 +25,6 @@ from hub.outcomes.report import DeploymentReport
 from hub.outcomes.silence import Verdict
 from hub.outcomes.state_conflicts import Conflict, judge_conflicts
 from hub.outcomes.verdicts import Judgement
-
-_UNDER_WAY: Final = (Verdict.IN_PROGRESS, Verdict.DEFERRED, Verdict.TOO_EARLY)
-"""Devices of which more will be heard soon. One that is unreachable may never come."""
 
 
 def judge_deployment(
@@ -55,7 +51,7 @@ def judge_deployment(
         judge_failures(report, normal=limits.failed_ratio),
         watch_pattern(
             pattern_cases(report, labels),
-            is_settled=not any(report.verdicts.get(each) for each in _UNDER_WAY),
+            expected_count=len(devices),
         ),
         judge_fallback(
             Finished(

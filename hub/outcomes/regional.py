@@ -9,7 +9,7 @@ that neither explains anything inside the other are named as what cannot be told
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
+from math import ceil, log
 from typing import Final
 
 from hub.outcomes import words
@@ -32,6 +32,8 @@ _PERMUTATIONS: Final = 999
 _PERMUTED_FAILURES_MAX: Final = 300
 _MASK: Final = 2**64 - 1
 _FIRST_LOOK: Final = 8
+_WHOLE_LOOKS: Final = (0.5, 0.8, 0.95, 1.0)
+"""Shares of the expected cases at which all so far are looked at; a few devices may never end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,38 +116,48 @@ def judge_pattern(cases: Iterable[Case], *, alpha: float = ALPHA) -> Judgement:
     return _judged(Ruling.BREACH, sentence, alpha, told, least, segments)
 
 
-def watch_pattern(
-    cases: Iterable[Case], *, is_settled: bool = False, alpha: float = ALPHA
-) -> Judgement:
+def watch_pattern(cases: Iterable[Case], *, expected_count: int, alpha: float = ALPHA) -> Judgement:
     """Return the same for cases that come one by one, watched all the time.
 
-    It looks when the failures have doubled, and spends half of `alpha / (k (k + 1))` on look `k`;
-    the other half is kept for the look at the end. So all looks together are wrong at most as often
-    as `alpha`, if the end comes once. A pattern stays found.
+    It looks at the cases so far whenever the failures have doubled, spending half of
+    `alpha / (k (k + 1))` on look `k`, and when certain shares of the expected cases are there,
+    spending an equal part of the other half on each. Which cases a look is at does not depend on
+    when somebody watches, so all looks together are wrong at most as often as `alpha`. A pattern
+    stays found.
 
     Args:
         cases: In the order in which they ended.
-        is_settled: Whether nothing more is expected to end.
+        expected_count: How many there will be when all have ended.
         alpha: Over all looks together.
     """
+    whole = [ceil(expected_count * share) for share in _WHOLE_LOOKS]
     held: list[Case] = []
     failed, look, following = 0, 0, _FIRST_LOOK
     for case in cases:
         held.append(case)
         failed += case.failed
+        levels = []
         if failed >= following:
             look += 1
             following *= 2
-            judged = judge_pattern(held, alpha=alpha / 2 / (look * (look + 1)))
+            levels.append(alpha / 2 / (look * (look + 1)))
+        if len(held) in whole:
+            levels.append(alpha / 2 / len(whole))
+        if levels and failed:
+            judged = judge_pattern(held, alpha=max(levels))
             if judged.verdict is Ruling.BREACH:
                 return judged
-    if is_settled or not failed:
-        return judge_pattern(held, alpha=alpha / 2)
-    return _judged(
-        Ruling.TOO_LITTLE_EVIDENCE,
-        f"{failed} of {len(held)} devices failed so far, following no label that can be seen yet.",
-        alpha,
-    )
+    if not failed:
+        return judge_pattern(held, alpha=alpha)
+    counted = f"{failed} of {len(held)} devices failed"
+    if failed < FAILURES_TO_CLEAR:
+        sentence = f"{counted}: too few failures to tell a pattern."
+        return _judged(Ruling.TOO_LITTLE_EVIDENCE, sentence, alpha)
+    if len(held) < whole[-2]:
+        sentence = f"{counted} so far, following no label that can be seen yet."
+        return _judged(Ruling.TOO_LITTLE_EVIDENCE, sentence, alpha)
+    labels = ", ".join(_labels(held)) or "labels, as none divides the fleet"
+    return _judged(Ruling.OK, f"{counted}, following none of {labels}.", alpha)
 
 
 def worst(cases: Sequence[Case], label: str) -> Segment:

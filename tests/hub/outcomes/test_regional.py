@@ -49,31 +49,40 @@ def test_failures_that_follow_nothing_are_seldom_called_a_pattern() -> None:
 def test_watching_all_the_time_does_not_raise_more_false_alarms() -> None:
     random = Random(4)
     alarms = 0
-    for _ in range(20):
-        cases = fleet(random, 600, lambda *_: False)
-        # Settled, and settled again when devices that were away have come back.
-        alarms += any(
-            watch_pattern(cases[:count], is_settled=True).verdict is Ruling.BREACH
-            for count in (540, 570, 600)
-        )
-    assert alarms <= 3
+    for _ in range(25):
+        cases = fleet(random, 400, lambda *_: False)
+        alarms += watch_pattern(cases, expected_count=400).verdict is Ruling.BREACH
+    # With a chance of 5 %, five of 25 come once in a hundred times.
+    assert alarms <= 4
 
 
-def test_a_small_rollout_that_is_over_is_looked_at_whole() -> None:
+def test_a_pattern_stays_found_whenever_it_is_looked_at_again() -> None:
+    cases = fleet(Random(5), 2000, lambda region, _: region == "us")
+    found = [
+        watch_pattern(cases[:count], expected_count=2000).verdict for count in range(50, 2000, 150)
+    ]
+    assert found[-1] is Ruling.BREACH
+    assert sorted(found, key=[Ruling.TOO_LITTLE_EVIDENCE, Ruling.BREACH].index) == found
+
+
+def test_a_small_rollout_is_looked_at_whole() -> None:
     cases = [
         Case(device=str(n), labels={"region": "eu" if n < 20 else "us"}, failed=n < 14)
         for n in range(40)
     ]
-    assert watch_pattern(cases).verdict is Ruling.TOO_LITTLE_EVIDENCE
-    judged = watch_pattern(cases, is_settled=True)
+    early = watch_pattern(cases[:24], expected_count=40)
+    assert early.verdict is Ruling.TOO_LITTLE_EVIDENCE
+    judged = watch_pattern(cases, expected_count=40)
     assert judged.verdict is Ruling.BREACH
     assert "region eu carries 100 % of the excess (14 of 20)" in judged.sentence
 
 
-def test_watching_finds_a_pattern_before_all_have_ended() -> None:
-    judged = watch_pattern(fleet(Random(5), 5000, lambda region, _: region == "us"))
-    assert judged.verdict is Ruling.BREACH
-    assert "region us" in judged.sentence
+def test_failures_that_follow_nothing_are_ok_when_nearly_all_have_ended() -> None:
+    cases = [
+        Case(device=str(n), labels={"region": "ab"[n % 2]}, failed=n % 10 < 2) for n in range(200)
+    ]
+    assert watch_pattern(cases, expected_count=200).verdict is Ruling.OK
+    assert watch_pattern(cases, expected_count=900).verdict is Ruling.TOO_LITTLE_EVIDENCE
 
 
 def test_labels_that_always_go_together_cannot_be_told_apart() -> None:
@@ -99,7 +108,7 @@ def test_thirty_devices_with_four_failures_tell_nothing() -> None:
 def test_without_failures_there_is_no_pattern() -> None:
     cases = [Case(device=str(n), labels={"region": "a"}, failed=False) for n in range(9)]
     assert judge_pattern(cases).verdict is Ruling.OK
-    assert watch_pattern(cases).verdict is Ruling.OK
+    assert watch_pattern(cases, expected_count=9).verdict is Ruling.OK
     assert judge_pattern([]).verdict is Ruling.TOO_LITTLE_EVIDENCE
 
 
