@@ -5,6 +5,7 @@ Owns the limits and what crosses them. Computes no figure: those are the report'
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from hub.outcomes import words
 from hub.outcomes.adoption import Adoption
@@ -176,12 +177,18 @@ def judge_failures(report: DeploymentReport, *, normal: float) -> Judgement:
     )
 
 
+FINISHED: Final = frozenset(
+    {Verdict.ACKNOWLEDGED, Verdict.FELL_BACK, Verdict.ROLLED_BACK, Verdict.FAILED}
+)
+"""Verdicts that only the device itself can have brought about, for good or ill."""
+
+
 def finished(report: DeploymentReport) -> list[DeviceOutcome]:
     """Return the devices on which the deployment came to an end, in the order of their ends."""
     ends = [
         (ended_at_ms(each, report.at_ms), each.device, each)
         for each in report.devices
-        if each.finding.verdict in {Verdict.ACKNOWLEDGED, Verdict.ROLLED_BACK, Verdict.FAILED}
+        if each.finding.verdict in FINISHED
     ]
     return [each for _, _, each in sorted(ends, key=lambda end: end[:2])]
 

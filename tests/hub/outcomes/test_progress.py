@@ -94,6 +94,12 @@ def test_a_device_without_a_network_leaves_silence_open() -> None:
     assert judge_silence(report([])).verdict is Ruling.TOO_LITTLE_EVIDENCE
 
 
+def test_a_device_that_fell_back_after_it_reported_success_is_a_failure() -> None:
+    courses = [finished("well"), finished("fell", runs=False)]
+    judged = judge_failures(report(courses), normal=0.015)
+    assert judged.devices == ("fell",)
+
+
 def test_ten_clean_devices_do_not_make_failures_ok_and_three_hundred_do() -> None:
     few = judge_failures(report([finished(f"d{n}") for n in range(10)]), normal=0.015)
     assert few.verdict is Ruling.TOO_LITTLE_EVIDENCE
