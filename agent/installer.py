@@ -99,7 +99,7 @@ class InstallEngine:
             settings,
             store,
             clock,
-            lambda: documents.hub_ms,
+            lambda: documents.word_sent_ms,
             identity=identity.folder if identity is not None else None,
         )
         """Lets signed releases in."""

@@ -57,12 +57,14 @@ class Actor(NamedTuple):
     name: str
     source: str
     """Address the request came from; empty if it came from none."""
+    is_admin: bool = False
+    """Whether it may do what only an admin may."""
 
 
-HUB: Final = Actor("", "the hub", "")
+HUB: Final = Actor("", "the hub", "", is_admin=True)
 """The hub by itself."""
 
-MACHINE: Final = Actor("", "whoever may write the state folder", "")
+MACHINE: Final = Actor("", "whoever may write the state folder", "", is_admin=True)
 """A command on the hub's machine that asks no hub."""
 
 _ACTING: ContextVar[Actor | None] = ContextVar("acting", default=None)
@@ -81,6 +83,12 @@ def who_acts() -> str:
     """Return the name of who acts, empty for nobody."""
     actor = _ACTING.get()
     return "" if actor is None else actor.name
+
+
+def is_admin_acting() -> bool:
+    """Tell whether who acts may do what only an admin may."""
+    actor = _ACTING.get()
+    return actor is not None and actor.is_admin
 
 
 @contextmanager

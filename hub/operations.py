@@ -19,7 +19,7 @@ from hub.conversations import Conversations
 from hub.deployments import Accepted, Request
 from hub.desired import DesiredDocuments
 from hub.entries import Entries
-from hub.errors import NotFound, Refusal
+from hub.errors import NotFound, Refusal, WrongContent
 from hub.groups import Groups
 from hub.packs import NoPack, Pack, Packs, Tree
 from hub.publisher import Publisher
@@ -39,6 +39,11 @@ from sync.manifest import parse_manifest
 from sync.topics import check_device, check_group
 
 T = TypeVar("T")
+
+UNMEASURED: Final = (
+    "{name} has no owner or no outcome, so nobody will know how it fared: give both in its "
+    "description, or say why not (`unmeasured`)"
+)
 
 PAGE_MAX: Final = 1000
 
@@ -86,11 +91,13 @@ class Operations:
         """Add a release whose artifacts are here; return it, and whether it is new.
 
         Raises:
-            WrongContent: It is no manifest.
+            WrongContent: It is no manifest, or nobody would know how it fares.
             Clash: Artifacts are missing, the version was released with other content, or this hub
                 has a root and the release is not on its signed list.
         """
         manifest = releases.check_release(fields, self.artifacts)
+        if not manifest.says_how_it_is_judged:
+            raise WrongContent(UNMEASURED.format(name=f"{manifest.component}@{manifest.version}"))
         await self.artifacts.keep(manifest.canonical())
         now_ms = self.clock.now_ms()
         asked = {"digest": manifest.digest().hex()}

@@ -177,6 +177,11 @@ class Manifest(_Part):
         """Whether somebody answers for it, and by something that will be measured."""
         return bool(self.owner.strip() and self.outcomes)
 
+    @property
+    def says_how_it_is_judged(self) -> bool:
+        """Whether it is measured, or gives a reason why not."""
+        return self.is_measured or bool(self.unmeasured.strip())
+
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [artifact.name for artifact in self.artifacts]

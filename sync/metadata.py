@@ -97,10 +97,12 @@ def check_signatures(delegator: Root, role: str, metadata: "Metadata[Any]") -> N
         raise Refused(
             Reason.METADATA_INVALID, f"the signatures of {role} cannot be checked: {_line(error)}"
         ) from None
-    if not result.verified:
+    # One key may stand there under several ids; it signs once all the same.
+    count = len({str(key.keyval.get("public", "")).lower() for key in result.signed.values()})
+    if not result.verified or count < result.threshold:
         raise Refused(
             Reason.BELOW_THRESHOLD,
-            f"{role} {metadata.signed.version} has {len(result.signed)} good signatures, "
+            f"{role} {metadata.signed.version} has {count} good signatures, "
             f"{result.threshold} are needed",
         )
 

@@ -67,7 +67,7 @@ class Admission:
         *,
         identity: Path | None = None,
     ) -> None:
-        """`hub_ms` gives the latest time of sending of a message of the hub, 0 for none.
+        """`hub_ms` gives when the last message of the hub was sent, by its clock; 0 for none.
 
         What lies in the folder `identity` is shown to the hub; None to show nothing.
         """

@@ -4,8 +4,16 @@ Owns the floor: how it rises, and the one case in which it may fall. Pure; who u
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from sync.stamps import Stamp
+
+WORD_AHEAD_MAX_S: Final = 7 * 86_400
+"""So far beyond the last signed time the word of the hub is stored: the term of a timestamp.
+
+Frames come through a broker and are not signed. A lie about the time must end with the liar: what
+is stored of it makes no metadata look as if it had run out that was fresh when it was signed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,8 @@ class Floor:
 
         Args:
             stamp: This moment, by the device's uptime clock.
-            hub_ms: The latest time of sending of a message of the hub, 0 for none.
+            hub_ms: When the hub's last message was sent by its clock, 0 for none. It counts as long
+                as it is the last.
         """
         known_s = self.at_s
         if known_s and self.boot == _number(stamp):
@@ -38,7 +47,8 @@ class Floor:
     def after(self, signed_s: int, keys: int, stamp: Stamp, hub_ms: int) -> "Floor":
         """Return the floor after metadata was believed.
 
-        It never falls, but for one case: the root has replaced the keys that told the time.
+        It never falls, but for one case: the root has replaced the keys that told the time. Of
+        the hub's unsigned word it keeps no more than `WORD_AHEAD_MAX_S`.
 
         Args:
             signed_s: Latest time at which something believed was signed.
@@ -50,7 +60,8 @@ class Floor:
         if self.keys not in (0, keys):
             void_ms = max(hub_ms, self.void_hub_ms)
             return Floor(signed_s, boot, stamp.boottime_ms, keys, void_ms)
-        at_s = max(signed_s, self.now_s(stamp, hub_ms))
+        word_s = min(self.now_s(stamp, hub_ms), signed_s + WORD_AHEAD_MAX_S)
+        at_s = max(signed_s, self.now_s(stamp, 0), word_s)
         return Floor(at_s, boot, stamp.boottime_ms, keys, self.void_hub_ms)
 
 

@@ -23,6 +23,9 @@ from sync.stages import Reason
 
 CHUNK_BYTES: Final = 16 * 1024
 
+SIGNED: Final = b'"signed"'
+"""Stands in every piece of TUF metadata."""
+
 SLOW_GRACE_S: Final = 30.0
 SLOW_BYTES_PER_S: Final = 100
 """Below this rate, after the grace, a file is given up. GSM at its worst carries ten times that."""
@@ -104,6 +107,9 @@ class HubSource:
                 )
         if answer.length:
             raise Unreachable(f"{name} broke off after {len(content)} bytes")
+        if not content.lstrip().startswith(b"{") or SIGNED not in content:
+            # A page of a proxy or of a network that wants a login: not what the hub has said.
+            raise Unreachable(f"what answers to {name} is no metadata: is this the hub?")
         return bytes(content)
 
 

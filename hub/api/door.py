@@ -22,7 +22,7 @@ from hub.api.peer import peer_of
 from hub.audit import Actor, acts
 from hub.errors import Forbidden, TooMany, Unauthenticated
 from hub.flood import Flood
-from hub.operators import BadToken, Token, Verdict, digest_of, parse_token
+from hub.operators import BadToken, Scope, Token, Verdict, digest_of, parse_token
 from hub.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,8 @@ class Door:
                 f"the token {token.name} ({token.id}) has the scope {token.scope}, and this needs "
                 f"{need.scope}: ask an admin for another"
             )
-        acts(Actor(token.id, token.name, peer.source))
+        is_admin = token.scope.covers(Scope.ADMIN)
+        acts(Actor(token.id, token.name, peer.source, is_admin=is_admin))
 
     async def _token(self, headers: Iterable[tuple[bytes, bytes]], source: str) -> Token:
         text = bearer(headers)

@@ -24,7 +24,7 @@ from hub.cli.options import (
     print_json,
     talks_to_hub,
 )
-from hub.client import HubClient, HubFailure
+from hub.client import HubClient, HubFailure, NoHub
 
 if TYPE_CHECKING:
     from hub.trust.drafts import Standing
@@ -98,6 +98,29 @@ def now_s() -> int:
     return int(time.time())
 
 
+def require_right_clock(client: HubClient) -> None:
+    """Check that this machine's clock and the hub's agree, before something is signed by it.
+
+    A hub that does not answer is passed over: what is signed may be handed in later.
+
+    Raises:
+        CommandFailed: They are apart by more than an hour; nothing was signed.
+    """
+    from hub.trust.form import CLOCKS_APART_MAX_S  # noqa: PLC0415 - costs 100 ms
+
+    here_s = now_s()
+    try:
+        there_s = client.trust()["now_ms"] // 1000
+    except NoHub:
+        return
+    if abs(here_s - there_s) > CLOCKS_APART_MAX_S:
+        raise CommandFailed(
+            f"this machine's clock says {moment(here_s * 1000)}, the hub's {moment(there_s * 1000)}"
+            ": set the one that is wrong, then type this again; nothing was signed",
+            Exit.KEYS,
+        )
+
+
 @click.group()
 def keys() -> None:
     """Make, replace and look at the keys that sign releases."""
@@ -137,6 +160,8 @@ def init(  # noqa: PLR0913 - one argument for each option
 
     with signing(), failures():
         folder = key_folder(keys)
+        if online is None:
+            require_right_clock(client)
         offered = _offered(online, client)
         quorums = {
             "root": office.Quorum(root_keys, root_threshold),
@@ -166,6 +191,15 @@ def init(  # noqa: PLR0913 - one argument for each option
     type=click.Path(dir_okay=False, path_type=Path),
     help="The public half of the --signer at the same place, as PEM.",
 )
+@click.option("--add", is_flag=True, help="Make one key more, and replace none.")
+@click.option(
+    "--drop",
+    "drops",
+    metavar="KEYID",
+    multiple=True,
+    help="Take this key off and make none in its place; may be repeated.",
+)
+@click.option("--threshold", type=int, metavar="N", help="How many have to sign from now on.")
 @click.option(
     "--online",
     metavar="FILE",
@@ -174,39 +208,73 @@ def init(  # noqa: PLR0913 - one argument for each option
 )
 @hub_option
 @as_json
-def rotate(
+def rotate(  # noqa: PLR0913, PLR0917 - one argument for each option
     role: str,
     keys: Path,
     signers: tuple[str, ...],
     publics: tuple[Path, ...],
+    drops: tuple[str, ...],
+    threshold: int | None,
     online: Path | None,
     client: HubClient,
     *,
+    add: bool,
     as_json: bool,
 ) -> None:
     """Replace the keys of a role: root, targets, or the online ones of the hub.
 
-    Devices follow by themselves. Replacing the online keys also takes back what a hub that was
-    taken over, or whose clock was wrong, has signed.
+    Of root and targets, the keys whose files are here are replaced; those that other people hold
+    stay. Devices follow by themselves. Replacing the online keys also takes back what a hub that
+    was taken over, or whose clock was wrong, has signed.
     """
     from hub.trust import signing as office  # noqa: PLC0415 - costs 100 ms
 
     if len(signers) != len(publics):
         raise click.UsageError("each --signer needs a --public, in the same order")
+    is_change = add or bool(drops) or threshold is not None
+    if role == "online" and (is_change or signers):
+        raise click.UsageError("the hub has one key for each online role, and makes them itself")
     with signing(), failures():
         folder = key_folder(keys)
         ask = passphrase()
+        if online is None:
+            require_right_clock(client)
         if role == "online":
             offered = _read_online(online) if online is not None else client.new_online_keys()
             office.replace_online(folder, offered, ask, now_s=now_s())
         else:
-            made = [folder.adopt(role, *each) for each in zip(signers, publics, strict=True)]
-            if not made:
-                made = [folder.make(role, ask()) for _ in folder.known(role)]
-            office.replace_keys(folder, role, made, ask, now_s=now_s())
+            adds = [folder.adopt(role, *each) for each in zip(signers, publics, strict=True)]
+            gone = list(drops)
+            if not is_change:
+                gone = [each.keyid for each in office.replaceable(folder, role)]
+            if not adds:
+                count = int(add) if is_change else len(gone)
+                adds = [folder.make(role, ask()) for _ in range(count)]
+            change = office.KeyChange(adds, gone, threshold)
+            office.change_keys(folder, role, change, ask, now_s=now_s())
         if online is None:
             _push(folder, client)
     _tell(folder, None if online is not None else client, is_json=as_json)
+
+
+@keys.command()
+@click.argument("role", type=click.Choice(["root", "targets"]))
+@keys_option
+@click.option("--offline", is_flag=True, help="Send nothing; `fieldfare keys push` does it later.")
+@hub_option
+@as_json
+def renew(role: str, keys: Path, client: HubClient, *, offline: bool, as_json: bool) -> None:
+    """Sign the root or the list of releases (targets) again as it is, for another term."""
+    from hub.trust import signing as office  # noqa: PLC0415 - costs 100 ms
+
+    with signing(), failures():
+        folder = key_folder(keys)
+        if not offline:
+            require_right_clock(client)
+        office.renew(folder, role, passphrase(), now_s=now_s())
+        if not offline:
+            _push(folder, client)
+    _tell(folder, None if offline else client, is_json=as_json)
 
 
 @keys.command()
@@ -226,14 +294,14 @@ def sign(file: Path, keys: Path, *, yes: bool, as_json: bool) -> int:
     with signing():
         folder = key_folder(keys)
         draft = drafts.load(file)
-        drafts.standings(folder, draft)
+        drafts.standings(folder, draft, now_s=now_s())
         lines = drafts.changes(folder, draft)
         for line in lines:
             click.echo(line, err=True)
         if not yes:
             click.confirm("Sign this?", abort=True, err=True)
         count = drafts.signed_here(folder, draft, passphrase())
-        found = drafts.standings(folder, draft)
+        found = drafts.standings(folder, draft, now_s=now_s())
         save(file, draft.encode().decode())
         is_complete = all(each.is_complete for each in found)
         if is_complete:
@@ -328,7 +396,7 @@ def _tell(folder: "KeyFolder", client: HubClient | None, *, is_json: bool) -> No
     for role in ("root", "targets"):
         signed = shown[role]
         left_days = signed["left_s"] // 86_400
-        late = "" if left_days > 30 else "  SIGN IT ANEW"  # noqa: PLR2004 - a month
+        late = "" if left_days > 30 else f"  RUNS OUT: fieldfare keys renew {role}"  # noqa: PLR2004 - a month
         click.echo(f"{role} {signed['version']} is valid for {left_days} days{late}")
     click.echo(f"for devices: {shown['root_file']}, SHA-256 {shown['root']['sha256']}")
     hub = shown["hub"]

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -69,8 +69,8 @@ def send(
         else:
             with click.progressbar(length=described.length_bytes, label="Uploading") as bar:
                 client.put_blob(path, described.sha256, bar.update)
-    if targets is not None and _version(targets) > _served(client):
-        client.hand_in([], targets)
+    if targets is not None:
+        _hand_in(targets, client)
     client.publish(manifest)
 
 
@@ -108,9 +108,32 @@ def write(
     return places
 
 
+def _hand_in(targets: bytes, client: HubClient) -> None:
+    """Hand in a list that is newer than the hub's; one that is older has served its time."""
+    mine, served = _version(targets), _served(client)
+    if mine > served:
+        client.hand_in([], targets)
+    elif mine == served and _signed(client.trust_file(f"{served}.targets.json")) != _signed(
+        targets
+    ):
+        raise CommandFailed(
+            f"another operator has released meanwhile: the hub has another list of releases {mine} "
+            "than this one; take it with `fieldfare keys pull`, then build again",
+            Exit.KEYS,
+        )
+
+
 def _version(targets: bytes) -> int:
-    version: int = json.loads(targets)["signed"]["version"]
+    version: int = _signed(targets)["version"]
     return version
+
+
+def _signed(targets: bytes | None) -> Any:
+    """Return what is signed of a list: enough of several keys may have signed the same."""
+    try:
+        return json.loads(targets or b"{}").get("signed")
+    except (ValueError, AttributeError):
+        return None
 
 
 def _served(client: HubClient) -> int:

@@ -3,19 +3,25 @@
 Owns putting the notary's work into transactions.
 """
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
-from hub.audit import DONE, UNCHANGED, Act, Ledger
+from hub.audit import DONE, UNCHANGED, Act, Ledger, is_admin_acting
 from hub.clock import Clock
-from hub.errors import Clash
+from hub.errors import Clash, Forbidden
 from hub.store.database import Connection, Database
 from hub.trust import notary
 from hub.trust.online import OnlineKeys
 
 TIMESTAMP: Final = "timestamp.json"
+
+FIRST_ROOT: Final = (
+    "this hub has no root yet, and whoever hands in the first decides whom its devices believe: "
+    "that needs the token of an admin"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +32,14 @@ class TrustDesk:
     clock: Clock
     keys: OnlineKeys
     ledger: Ledger
+    _alone: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Keys that were made and are not offered yet must not be taken for former ones."""
 
     async def view(self) -> dict[str, Any]:
         """Return the public halves of the online keys, and what is served of each role."""
 
         def job(db: Connection) -> dict[str, Any]:
-            return notary.view(db, self.keys)
+            return notary.view(db, self.keys) | {"now_ms": self.clock.now_ms()}
 
         # Writing, because the first look makes the keys.
         return await self.database.write(job)
@@ -63,6 +71,7 @@ class TrustDesk:
         """Take what an operator has signed; all or nothing.
 
         Raises:
+            Forbidden: It would be the first root of this hub, and no admin hands it in.
             WrongContent: It does not verify.
             Clash: There is no root, the list is older, or the hub lacks the keys.
         """
@@ -73,20 +82,36 @@ class TrustDesk:
             "targets_sha256": None if targets is None else sha256(targets).hexdigest(),
         }
         act = Act("trust.hand_in", "signed metadata", asked)
+        may_begin = is_admin_acting()
 
         def job(db: Connection) -> dict[str, Any]:
+            if not notary.is_rooted(db) and not may_begin:
+                raise Forbidden(FIRST_ROOT)
             before = notary.view(db, self.keys)
             notary.hand_in(db, self.keys, roots, targets, now_ms=now_ms)
             after = notary.view(db, self.keys)
             act.outcome = UNCHANGED if after == before else DONE
             return after
 
-        return await self.ledger.write(act, job)
+        async with self._alone:
+            after = await self.ledger.write(act, job)
+            await self.database.write(lambda db: notary.forget_former(db, self.keys))
+        return after
 
     async def new_online_keys(self) -> dict[str, Any]:
-        """Make new online keys; they sign once a root names them."""
-        act = Act("trust.new_online_keys", "online keys", {})
-        return await self.ledger.write(act, lambda _db: self.keys.renew())
+        """Make new online keys and offer them; they sign once a root names them.
+
+        Raises:
+            OSError: The keys cannot be written; what was offered still is.
+        """
+        async with self._alone:
+            public = await asyncio.to_thread(self.keys.make)
+            asked = {role: key["keyid"] for role, key in public.items()}
+            act = Act("trust.new_online_keys", "online keys", asked)
+            now_ms = self.clock.now_ms()
+            await self.ledger.write(act, lambda db: notary.offer(db, public, now_ms=now_ms))
+            await asyncio.to_thread(self.keys.offer, public)
+        return public
 
     def _renew(self, db: Connection) -> None:
         try:

@@ -11,15 +11,18 @@ Both travel in one file where one needs the other, so that they become complete 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tuf.api.metadata import Key, Metadata, Root, Targets
+from tuf.api.metadata import Key, Metadata, Root, TargetFile, Targets
 from tuf.api.serialization.json import JSONSerializer
 
+from hub.shown import shown
+from hub.trust.form import check_list, check_root
 from hub.trust.keys import KeyFolder, KeysUnusable, Passphrase, short
-from hub.trust.repository import OFFLINE, ONLINE, is_key_of
-from sync.metadata import BYTES_MAX, Refused, read
+from hub.trust.repository import CUSTOM, OFFLINE, ONLINE
+from sync.metadata import BYTES_MAX, Refused, read, signed_at_s
 from sync.trust import Chain
 
 FORMAT: Final = 1
@@ -132,12 +135,12 @@ def load(file: Path) -> Draft:
     return decode(text)
 
 
-def standings(folder: KeyFolder, draft: Draft) -> list[Standing]:
-    """Return how far each part is, judged by what lies in `folder`.
+def standings(folder: KeyFolder, draft: Draft, *, now_s: int) -> list[Standing]:
+    """Return how far each part is, judged by what lies in `folder` and by the time.
 
     Raises:
-        KeysUnusable: The draft does not follow what lies there, or was changed after somebody
-            signed it.
+        KeysUnusable: The draft does not follow what lies there, was changed after somebody signed
+            it, or holds something that `changes` would not show.
     """
     before = folder.root()
     found = []
@@ -149,13 +152,7 @@ def standings(folder: KeyFolder, draft: Draft) -> list[Standing]:
                 f"{before.version}: take what was signed since with `fieldfare keys pull`, or have "
                 "it made anew"
             )
-        for keyid, key in signed.keys.items():
-            # A person compares ids: under the id of a trusted key there must be no other.
-            if not is_key_of(keyid, key):
-                raise KeysUnusable(
-                    f"root {signed.version} names another key under the id {short(keyid)!r} than "
-                    "the one that it stands for: whoever made this draft means harm"
-                )
+        check_root(signed, now_s)
         found.append(_standing(before, draft.root, f"root {signed.version} (by the former keys)"))
         found.append(_standing(signed, draft.root, f"root {signed.version} (by the new keys)"))
     if draft.targets is not None:
@@ -166,6 +163,7 @@ def standings(folder: KeyFolder, draft: Draft) -> list[Standing]:
                 f"list of releases {version} is to be signed, and {folder.folder} has list {here} "
                 "already: have it made anew"
             )
+        check_list(draft.targets.signed, now_s)
         by = before if draft.root is None else draft.root.signed
         found.append(_standing(by, draft.targets, f"list of releases {version}"))
     return found
@@ -228,14 +226,14 @@ def keep(folder: KeyFolder, draft: Draft) -> None:
         folder.keep_root(draft.root.signed.version, content_of(draft.root))
 
 
-def settle(folder: KeyFolder, draft: Draft) -> None:
+def settle(folder: KeyFolder, draft: Draft, *, now_s: int) -> None:
     """Keep a draft that is complete; let one that is not wait in a file.
 
     Raises:
         MoreMustSign: It is not complete.
         KeysUnusable: As `keep` and `standings`.
     """
-    open_parts = [each for each in standings(folder, draft) if not each.is_complete]
+    open_parts = [each for each in standings(folder, draft, now_s=now_s) if not each.is_complete]
     if not open_parts:
         keep(folder, draft)
         folder.drop_draft(f"{FOLDER}/{draft.name}.json")
@@ -259,7 +257,7 @@ def changes(folder: KeyFolder, draft: Draft) -> list[str]:
     lines = []
     if draft.root is not None:
         before, after = folder.root(), draft.root.signed
-        lines.append(f"root {after.version}, valid until {after.expires:%Y-%m-%d}")
+        lines.append(_head(f"root {after.version}", after))
         for role in (*OFFLINE, *ONLINE):
             old, new = before.roles[role], after.roles[role]
             lines += [
@@ -270,16 +268,16 @@ def changes(folder: KeyFolder, draft: Draft) -> list[str]:
                 lines.append(f"  {role}: {new.threshold} have to sign, no longer {old.threshold}")
     if draft.targets is not None:
         known, later = folder.targets()[0], draft.targets.signed
-        lines.append(f"list of releases {later.version}, valid until {later.expires:%Y-%m-%d}")
-        for name in _less(later.targets, known.targets):
-            lines.append(
-                f"  comes: {name}  SHA-256 {later.targets[name].hashes.get('sha256', '?')}"
-            )
+        lines.append(_head(f"list of releases {later.version}", later))
+        lines += [
+            f"  comes: {name}  {_told(later.targets[name])}"
+            for name in _less(later.targets, known.targets)
+        ]
         lines += [f"  goes: {name}" for name in _less(known.targets, later.targets)]
         lines += [
-            f"  CHANGES: {name}  SHA-256 {later.targets[name].hashes.get('sha256', '?')}"
+            f"  CHANGES: {name}  {_told(later.targets[name])}"
             for name in sorted(known.targets.keys() & later.targets.keys())
-            if known.targets[name].hashes != later.targets[name].hashes
+            if known.targets[name].to_dict() != later.targets[name].to_dict()
         ]
     return lines
 
@@ -288,8 +286,15 @@ def _part(fields: object) -> bytes:
     return json.dumps(fields).encode()
 
 
-def _digest(targets: Targets, name: str) -> str:
-    return f"SHA-256 {targets.targets[name].hashes.get('sha256', '?')}"
+def _head(name: str, signed: Root | Targets) -> str:
+    at = datetime.fromtimestamp(signed_at_s(signed), UTC)
+    return f"{name}, signed {at:%Y-%m-%d %H:%M} UTC, valid until {signed.expires:%Y-%m-%d}"
+
+
+def _told(target: TargetFile) -> str:
+    said: Any = (target.custom or {}).get(CUSTOM, {})
+    custom = f"  {shown(json.dumps(said, sort_keys=True))}" if said else ""
+    return f"SHA-256 {target.hashes['sha256']}{custom}"
 
 
 def _less(some: Iterable[str], others: Iterable[str]) -> list[str]:

@@ -18,6 +18,7 @@ from hub.errors import Clash, NotFound, WrongContent
 from hub.store import trust as store
 from hub.store.database import Connection
 from hub.store.trust import Signed
+from hub.trust.form import CLOCKS_APART_MAX_S
 from hub.trust.online import OnlineKeys
 from hub.trust.repository import (
     LIFETIME_S,
@@ -28,11 +29,15 @@ from hub.trust.repository import (
     sign,
 )
 from sync.manifest import Manifest
-from sync.metadata import Refused, seconds
+from sync.metadata import Refused, seconds, signed_at_s
 from sync.trust import Chain, target_in, target_path
 
 TIMESTAMP_AGE_MAX_S: Final = 3600
 """A timestamp that is asked for and older than this is signed anew."""
+
+OFFERED: Final = "offered"
+"""Under this name the offer of online keys is kept beside the roles, so that it changes together
+with the row of the audit."""
 
 T = TypeVar("T")
 
@@ -147,8 +152,9 @@ def require_listed(connection: Connection, manifest: Manifest) -> None:
     path = target_path(manifest.component, manifest.version)
     if listed(connection).get(path) != manifest.digest():
         raise Clash(
-            f"{name} is not on the signed list of releases: this hub has a root, so publish with "
-            "`fieldfare release publish`, which signs"
+            f"{name} is not on the signed list of releases, and this hub has a root: build it with "
+            "`fieldfare release build`, which signs; what other holders have to sign too is handed "
+            "in with `fieldfare keys push` first"
         )
 
 
@@ -162,9 +168,33 @@ def listed(connection: Connection) -> dict[str, bytes]:
     return {path: target.digest for path, target in found.items() if target is not None}
 
 
+def offered(connection: Connection, keys: OnlineKeys) -> dict[str, dict[str, object]]:
+    """Return the public online keys that the next root should name, by role."""
+    newest = store.latest(connection, OFFERED)
+    if newest is None:
+        return keys.first()
+    found: dict[str, dict[str, object]] = msgspec.json.decode(newest.content)
+    return found
+
+
+def offer(connection: Connection, public: dict[str, dict[str, object]], *, now_ms: int) -> None:
+    """Offer these keys from now on."""
+    newest = store.latest(connection, OFFERED)
+    version = 1 if newest is None else newest.version + 1
+    row = Signed(version, msgspec.json.encode(public), now_ms)
+    store.save(connection, OFFERED, row, keeps_all=False)
+
+
+def forget_former(connection: Connection, keys: OnlineKeys) -> None:
+    """Remove the online keys that neither the latest root names nor the next one may."""
+    newest = store.latest(connection, Root.type)
+    if newest is not None:
+        keys.forget_all_but(read(Root, newest.content), offered(connection, keys))
+
+
 def view(connection: Connection, keys: OnlineKeys) -> dict[str, Any]:
     """Return what people and programs may know of this hub's trust."""
-    shown: dict[str, Any] = {"online": keys.offered(), "roles": {}}
+    shown: dict[str, Any] = {"online": offered(connection, keys), "roles": {}}
     kinds: tuple[type[TufSigned], ...] = (Root, Targets, Snapshot, Timestamp)
     for kind in kinds:
         newest = store.latest(connection, kind.type)
@@ -212,6 +242,7 @@ def _with_targets(
     connection: Connection, chain: Chain, known: Signed | None, offered: Signed
 ) -> Signed:
     targets = _taken(lambda: chain.check_targets(offered.content))
+    _check_term(targets, offered.stored_ms // 1000)
     if known is not None and targets.version <= known.version:
         raise Clash(
             f"the hub has list of releases {known.version}, and this one is {targets.version}: "
@@ -221,6 +252,16 @@ def _with_targets(
     store.save(connection, Targets.type, saved, keeps_all=False)
     chain.targets = targets
     return saved
+
+
+def _check_term(targets: Targets, now_s: int) -> None:
+    """Check that the clock by which a list was signed was about right."""
+    name = f"list of releases {targets.version}"
+    again = "set the clock that is wrong and sign it again (`fieldfare keys renew targets`)"
+    if signed_at_s(targets) - now_s > CLOCKS_APART_MAX_S:
+        raise WrongContent(f"{name} says that it was signed later than this hub's now: {again}")
+    if left_s(targets, now_s) <= 0:
+        raise WrongContent(f"{name} has run out by this hub's clock: {again}")
 
 
 def _version(content: bytes) -> int:

@@ -38,8 +38,8 @@ class OnlineKeys:
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / FOLDER
 
-    def offered(self) -> dict[str, dict[str, object]]:
-        """Return the public keys that a root should name, by role; made if there are none yet.
+    def first(self) -> dict[str, dict[str, object]]:
+        """Return the public keys in the file of the offer; made if there is none yet.
 
         Raises:
             OSError: The folder cannot be written.
@@ -48,13 +48,15 @@ class OnlineKeys:
         if path.is_file():
             found: dict[str, dict[str, object]] = msgspec.json.decode(path.read_bytes())
             return found
-        return self.renew()
+        public = self.make()
+        self.offer(public)
+        return public
 
-    def renew(self) -> dict[str, dict[str, object]]:
-        """Make new keys and offer them. Those that the root names still sign until it changes.
+    def make(self) -> dict[str, dict[str, object]]:
+        """Make new keys and return their public halves. They sign once a root names them.
 
         Raises:
-            OSError: The folder cannot be written; what was offered still is.
+            OSError: The folder cannot be written.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         public: dict[str, dict[str, object]] = {}
@@ -64,8 +66,15 @@ class OnlineKeys:
             plain = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             write_private(self._path(key.keyid), plain)
             public[role] = {"keyid": key.keyid, **key.to_dict()}
-        write_private(self._folder / OFFERED, msgspec.json.encode(public))
         return public
+
+    def offer(self, public: dict[str, dict[str, object]]) -> None:
+        """Write down which keys the next root should name, for whoever carries them away.
+
+        Raises:
+            OSError: The folder cannot be written; what was offered still is.
+        """
+        write_private(self._folder / OFFERED, msgspec.json.encode(public))
 
     def signer(self, root: Root, role: str) -> Signer:
         """Return what signs for an online role under this root.
@@ -81,14 +90,16 @@ class OnlineKeys:
                     return CryptoSigner(private)
         raise Clash(LACKS.format(role=role))
 
-    def forget_all_but(self, root: Root) -> None:
+    def forget_all_but(self, root: Root, offered: dict[str, dict[str, object]]) -> None:
         """Remove keys that neither this root names nor the next one may.
+
+        Devices that have not seen a newer root still believe them, so they must not lie about.
 
         Raises:
             OSError: The folder cannot be written.
         """
         named = {keyid for role in ONLINE for keyid in root.roles[role].keyids}
-        named |= {str(key["keyid"]) for key in self.offered().values()}
+        named |= {str(key["keyid"]) for key in offered.values()}
         for path in self._folder.glob("*.pem"):
             if path.stem not in named:
                 path.unlink()

@@ -6,12 +6,12 @@ then what they signed, and last the root that names them. Never speaks to a hub.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from tuf.api.metadata import Metadata, Root, Targets
 
 from hub.trust.drafts import FOLDER, Draft, settle, signed_here, waiting
-from hub.trust.keys import KeyFolder, KeysUnusable, Known, Passphrase
+from hub.trust.keys import FILE_SCHEME, KeyFolder, KeysUnusable, Known, Passphrase, short
 from hub.trust.online import key_from
 from hub.trust.repository import (
     OFFLINE,
@@ -26,13 +26,21 @@ from hub.trust.repository import (
     without_release,
 )
 from sync.manifest import Manifest
-from sync.metadata import Refused
+from sync.metadata import Refused, read
 from sync.trust import Chain, target_in, target_path
 
 ONLINE_ROLES: Final = "online"
 """How a person calls the two roles that the hub signs."""
 
 KEYS_MAX_COUNT: Final = 20
+
+KEYID_CHARACTERS_MIN: Final = 8
+"""A person may name a key by so many of its first characters."""
+
+OTHER_WAITS: Final = (
+    "another {what} waits to be signed: {file}; have it signed with `fieldfare keys sign`, "
+    "or remove it"
+)
 
 MEASURE: Final = (
     "{name} has no {missing}, so nobody will know how it fared: "
@@ -46,6 +54,17 @@ class Quorum:
 
     count: int
     threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """What becomes different in one offline role."""
+
+    adds: Sequence[Known] = ()
+    drops: Sequence[str] = ()
+    """Ids of keys, or how they begin."""
+    threshold: int | None = None
+    """How many have to sign from now on; None for as many as before."""
 
 
 def begin(
@@ -104,23 +123,74 @@ def online_roles(online: Mapping[str, dict[str, object]]) -> dict[str, RoleKeys]
         raise KeysUnusable(f"the hub's online keys cannot be used: {error}") from None
 
 
-def replace_keys(
-    folder: KeyFolder, role: str, keys: Sequence[Known], passphrase: Passphrase, *, now_s: int
+def change_keys(
+    folder: KeyFolder, role: str, change: KeyChange, passphrase: Passphrase, *, now_s: int
 ) -> Root:
-    """Put these keys in the place of an offline role's, and return the next root.
+    """Change which keys an offline role has, or how many of them sign, and return the next root.
 
     Raises:
-        KeysUnusable: Too few keys, or something cannot be read or written.
+        KeysUnusable: The change leaves fewer keys than have to sign, drops one that is not there,
+            or something cannot be read or written.
+        MoreMustSign: Others have to sign it; it waits in a file.
     """
     before = folder.root()
-    folder.add(keys)
-    named = RoleKeys(tuple(each.key() for each in keys), before.roles[role].threshold)
-    if len(named.keys) < named.threshold:
-        raise KeysUnusable(f"{named.threshold} keys have to sign for {role}, so one is too few")
+    named = role_keys(before, role)
+    dropped = {_one_of(named, role, each) for each in change.drops}
+    kept = [key for key in named.keys if key.keyid not in dropped]
+    keys = (*kept, *(each.key() for each in change.adds))
+    threshold = named.threshold if change.threshold is None else change.threshold
+    if not 1 <= threshold <= len(keys) <= KEYS_MAX_COUNT:
+        raise KeysUnusable(
+            f"{role} would have {len(keys)} keys of which {threshold} sign: there are at most "
+            f"{KEYS_MAX_COUNT}, and as many as have to sign at least; "
+            "--add makes one more, --threshold says how many sign"
+        )
+    folder.add(change.adds)
     targets = None
     if role == Targets.type:
         targets = next_targets(folder.targets()[0], now_s=now_s)
-    return _next_root(folder, before, {role: named}, passphrase, targets=targets, now_s=now_s)
+    changed = {role: RoleKeys(keys, threshold)}
+    return _next_root(folder, before, changed, passphrase, targets=targets, now_s=now_s)
+
+
+def replaceable(folder: KeyFolder, role: str) -> list[Known]:
+    """Return the keys of a role that are files here: whoever holds them may replace them.
+
+    Raises:
+        KeysUnusable: There are none.
+    """
+    found = [
+        each
+        for each in folder.known(role)
+        if each.signer.startswith(FILE_SCHEME) and folder.has(each)
+    ]
+    if not found:
+        raise KeysUnusable(
+            f"no key file of {role} is in {folder.folder}, so there is none to replace: --add "
+            "makes one more, --drop KEYID takes one off"
+        )
+    return found
+
+
+def _one_of(named: RoleKeys, role: str, beginning: str) -> str:
+    found = [key.keyid for key in named.keys if key.keyid.startswith(beginning)]
+    if len(found) == 1 and len(beginning) >= KEYID_CHARACTERS_MIN:
+        return found[0]
+    there = ", ".join(short(key.keyid) for key in named.keys)
+    raise KeysUnusable(f"{beginning[:64]!r} names no one key of {role}; it has {there}")
+
+
+def renew(folder: KeyFolder, role: str, passphrase: Passphrase, *, now_s: int) -> None:
+    """Sign the root or the list of releases again as it is, with a new term.
+
+    Raises:
+        KeysUnusable: Something cannot be read or written.
+        MoreMustSign: Others have to sign it; it waits in a file.
+    """
+    if role == Targets.type:
+        _list(folder, next_targets(folder.targets()[0], now_s=now_s), passphrase, now_s=now_s)
+    else:
+        _next_root(folder, folder.root(), {}, passphrase, now_s=now_s)
 
 
 def replace_online(
@@ -158,7 +228,7 @@ def list_release(
             f"{name} was signed before with other content ({listed.digest.hex()[:16]}): "
             "what was released never changes, so give this one another version"
         )
-    return _list(folder, with_release(targets, manifest, now_s=now_s), passphrase)
+    return _list(folder, with_release(targets, manifest, now_s=now_s), passphrase, now_s=now_s)
 
 
 def require_measured(manifest: Manifest) -> None:
@@ -167,7 +237,7 @@ def require_measured(manifest: Manifest) -> None:
     Raises:
         KeysUnusable: Owner or outcomes are missing, and there is no reason.
     """
-    if manifest.is_measured or manifest.unmeasured.strip():
+    if manifest.says_how_it_is_judged:
         return
     missing = [
         word
@@ -190,7 +260,7 @@ def unlist_release(
     if target_in(targets, target_path(component, version)) is None:
         raise KeysUnusable(f"{component}@{version} is not on the signed list of releases")
     later = without_release(targets, component, version, now_s=now_s)
-    return _list(folder, later, passphrase)
+    return _list(folder, later, passphrase, now_s=now_s)
 
 
 def take_from_hub(folder: KeyFolder, roots: Sequence[bytes], targets: bytes | None) -> None:
@@ -204,7 +274,7 @@ def take_from_hub(folder: KeyFolder, roots: Sequence[bytes], targets: bytes | No
         chain = Chain(known[-1])
         taken = []
         for content in roots:
-            if Metadata[Any].from_bytes(content).signed.version > chain.root.version:
+            if read(Root, content).signed.version > chain.root.version:
                 chain.add_root(content)
                 taken.append((chain.root.version, content))
         newer = chain.check_targets(targets) if targets is not None else None
@@ -218,18 +288,15 @@ def take_from_hub(folder: KeyFolder, roots: Sequence[bytes], targets: bytes | No
         folder.keep_root(version, content)
 
 
-def _list(folder: KeyFolder, targets: Targets, passphrase: Passphrase) -> bytes:
+def _list(folder: KeyFolder, targets: Targets, passphrase: Passphrase, *, now_s: int) -> bytes:
     draft = Draft(targets=Metadata(targets))
     before = waiting(folder, draft.name)
     if before is not None and before.targets is not None:
         if before.targets.signed.targets != targets.targets:
-            raise KeysUnusable(
-                f"another list of releases waits to be signed: {folder.folder}/{FOLDER}/"
-                f"{draft.name}.json; have it signed with `fieldfare keys sign`, or remove it"
-            )
+            raise _other_waits("list of releases", folder, draft)
         draft = before
     signed_here(folder, draft, passphrase)
-    settle(folder, draft)
+    settle(folder, draft, now_s=now_s)
     return folder.targets()[1]
 
 
@@ -247,6 +314,15 @@ def _next_root(
     } | dict(changed)
     root = make_root(roles, version=before.version + 1, now_s=now_s)
     draft = Draft(Metadata(root), Metadata(targets) if targets is not None else None)
+    if any((folder.folder / FOLDER).glob(f"{root.version}.root*.json")):
+        # Made twice it has other keys or another time: what others signed already would be lost.
+        raise _other_waits("root", folder, draft)
     signed_here(folder, draft, passphrase)
-    settle(folder, draft)
+    settle(folder, draft, now_s=now_s)
     return root
+
+
+def _other_waits(what: str, folder: KeyFolder, draft: Draft) -> KeysUnusable:
+    first = draft.parts[0].signed
+    there = sorted((folder.folder / FOLDER).glob(f"{first.version}.{first.type}*.json"))
+    return KeysUnusable(OTHER_WAITS.format(what=what, file=", ".join(map(str, there))))

@@ -125,6 +125,8 @@ def manifest_of(
         "version": version,
         "artifacts": [{"name": "tree.tar.gz", "sha256": digest, "length_bytes": length}],
         "health": {"command": ["true"]},
+        "owner": "lights@example.org",
+        "outcomes": ["adoption"],
     }
 
 

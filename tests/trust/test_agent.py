@@ -299,6 +299,8 @@ def test_06_a_hub_that_never_ends_is_given_up() -> None:
         b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
         b"nonsense\r\n\r\n",
         b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n<html>log in</html>\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"error":"busy"}',
     ],
 )
 def test_06_a_hub_that_breaks_off_is_out_of_reach(answer: bytes) -> None:

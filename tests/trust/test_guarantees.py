@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.formats import encode_canonical
+from securesystemslib.signer import CryptoSigner, Key, Signature
 from tuf.api.metadata import Metadata
 
 from agent.trust.carried import CannotImport, import_from
+from agent.trust.floor import WORD_AHEAD_MAX_S
 from agent.trust.question import GRANTED, REFUSED, UNREACHABLE, Answer
 from agent.trust.shelf import IMPORTED
 from agent.trust.sources import Unreachable
+from hub.trust.repository import next_targets, sign, with_release
 from sync.manifest import Artifact
 from sync.metadata import Refused
 from sync.stages import Reason
@@ -289,6 +292,24 @@ def test_07_what_strangers_signed_is_refused(workshop: Workshop, device: Device)
     assert refused(device.ask(lamp("1.0.0"), workshop)) == Reason.BELOW_THRESHOLD
 
 
+def test_07_one_key_under_two_ids_signs_once(workshop: Workshop) -> None:
+    signer = workshop.signers["targets"][0]
+    shouted = signer.public_key.to_dict()
+    shouted["keyval"] = {"public": shouted["keyval"]["public"].upper()}
+    keyid = hashlib.sha256(str(encode_canonical(shouted)).encode()).hexdigest()
+    root = workshop._root(2, NOW_S)
+    root.add_key(Key.from_dict(keyid, dict(shouted)), "targets")
+    root.roles["targets"].threshold = 2
+    chain = Chain(workshop.pinned)
+    chain.add_root(workshop.sign_root(root, workshop.signers["root"]))
+    listed = Metadata(next_targets(workshop.targets, now_s=NOW_S))
+    made = listed.sign(signer)
+    listed.signatures[keyid] = Signature(keyid, made.signature)
+    with pytest.raises(Refused) as caught:
+        chain.check_targets(listed.to_bytes())
+    assert caught.value.reason == Reason.BELOW_THRESHOLD
+
+
 # 8. The road does not matter.
 
 
@@ -352,6 +373,35 @@ def test_09_the_floor_survives_a_restart_and_never_falls(
     assert device.now_s() == NOW_S + 1000
     device.ask(lamp("1.0.0"), workshop)
     assert device.now_s() == NOW_S + 1000
+
+
+def test_09_a_lie_about_the_time_ends_with_the_liar(workshop: Workshop, device: Device) -> None:
+    device.hub_ms = (NOW_S + 3000 * DAY_S) * 1000
+    assert refused(device.ask(lamp("1.0.0"), workshop)) == Reason.STALE
+    device.hub_ms = (NOW_S + 10) * 1000
+    assert device.ask(lamp("1.0.0"), workshop).verdict == GRANTED
+    device.hub_ms = (NOW_S + 3000 * DAY_S) * 1000
+    assert refused(device.ask(lamp("1.0.0"), workshop)) == Reason.FREEZE
+    device.restart()
+    device.hub_ms = 0
+    assert device.ask(lamp("1.0.0"), workshop).verdict == GRANTED
+    assert device.now_s() == NOW_S + 1 + WORD_AHEAD_MAX_S
+
+
+def test_09_what_people_sign_with_a_clock_that_is_ahead_stops_nobody(
+    workshop: Workshop, device: Device
+) -> None:
+    device.ask(lamp("1.0.0"), workshop)
+    far_s = NOW_S + 400 * DAY_S
+    workshop.targets = with_release(workshop.targets, lamp("1.1.0"), now_s=far_s)
+    content = sign(workshop.targets, workshop.signers["targets"])
+    workshop.files[f"{workshop.targets.version}.targets.json"] = content
+    workshop.issue_online(content, NOW_S + 2)
+    assert device.ask(lamp("1.1.0"), workshop).verdict == GRANTED
+    workshop.sign_root(workshop._root(2, far_s), workshop.signers["root"])
+    found = device.ask(lamp("1.1.0"), workshop)
+    assert (found.verdict, found.root_version) == (GRANTED, 2)
+    assert device.now_s() == NOW_S + 2
 
 
 # 10. Expired never means locked out.

@@ -21,14 +21,15 @@ from securesystemslib.signer import SSlibKey
 from agent.trust.question import GRANTED, REFUSED
 from hub import answers
 from hub.cli.outcome import fleet_lines
+from hub.operators import Scope
 from hub.trust import signing
 from hub.trust.keys import KeyFolder, KeysUnusable
 from hub.trust.repository import DAY_S, is_key_of
-from hub.trust.signing import Quorum
+from hub.trust.signing import KeyChange, Quorum
 from sync.manifest import Manifest, manifest_from
 from sync.stages import Reason
 from tests.hub.core import START_MS, Core
-from tests.hub.web import BLOB, DIGEST, check_problem, manifest_of
+from tests.hub.web import BLOB, DIGEST, check_problem, manifest_of, token_of
 from tests.trust.devices import Device
 from tests.trust.workshop import Served
 
@@ -158,6 +159,80 @@ async def test_the_hub_takes_nothing_that_strangers_signed(
     assert (await client.get("/trust")).json() == before
 
 
+async def test_only_an_admin_hands_in_the_first_root(
+    client: httpx.AsyncClient, core: Core, folder: KeyFolder
+) -> None:
+    offered = (await client.get("/trust")).json()["online"]
+    signing.begin(folder, offered, ONE, words, now_s=NOW_S)
+    admin = client.headers["authorization"]
+    operator = f"Bearer {token_of(core, Scope.OPERATOR, 'op').text()}"
+    client.headers["authorization"] = operator
+    check_problem(await hand_in(client, folder), 403, "needs the token of an admin")
+    assert (await client.get("/trust")).json()["roles"] == {}
+    client.headers["authorization"] = admin
+    assert (await hand_in(client, folder)).status_code == 200
+    client.headers["authorization"] = operator
+    assert (await publish(client, folder, lamp("1.0.0"))).status_code == 201
+
+
+async def test_13_the_hub_takes_no_release_of_which_nobody_would_know_how_it_fares(
+    client: httpx.AsyncClient,
+) -> None:
+    await client.put(f"/blobs/{DIGEST}", content=BLOB)
+    for missing in ("owner", "outcomes"):
+        fields = manifest_of()
+        del fields[missing]
+        check_problem(await client.post("/releases", json=fields), 422, "no owner or no outcome")
+    assert (await client.get("/releases")).json()["items"] == []
+    fields["unmeasured"] = "a lamp for the office"
+    assert (await client.post("/releases", json=fields)).status_code == 201
+
+
+async def test_a_list_signed_by_a_wrong_clock_is_turned_away_until_it_is_signed_again(
+    client: httpx.AsyncClient, folder: KeyFolder
+) -> None:
+    await begin(client, folder)
+    before = (await client.get("/trust")).json()
+    for wrong_s, said in ((NOW_S + 2 * 3600, "later than this hub"), (100_000, "has run out")):
+        signing.list_release(folder, lamp(f"1.0.{wrong_s}"), words, now_s=wrong_s)
+        check_problem(await hand_in(client, folder), 422, said)
+        assert (await client.get("/trust")).json() == before
+    signing.renew(folder, "targets", words, now_s=NOW_S)
+    await push(client, folder)
+    assert (await client.get("/trust")).json()["roles"]["targets"]["version"] == 4
+
+
+async def test_online_keys_and_the_row_about_them_come_together_or_not_at_all(
+    client: httpx.AsyncClient, core: Core, folder: KeyFolder, tmp_path: Path
+) -> None:
+    await begin(client, folder)
+    before = (await client.get("/trust")).json()["online"]
+    core.database.transact(
+        lambda db: db.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    )
+    assert (await client.post("/trust/online")).status_code >= 500
+    assert (await client.get("/trust")).json()["online"] == before
+    core.database.transact(lambda db: db.execute("DROP TRIGGER full"))
+    after = (await client.post("/trust/online")).json()
+    assert (await client.get("/trust")).json()["online"] == after != before
+    assert json.loads((tmp_path / "hub" / "trust" / "online.json").read_text()) == after
+
+
+async def test_online_keys_that_no_root_names_any_more_are_removed(
+    client: httpx.AsyncClient, folder: KeyFolder, tmp_path: Path
+) -> None:
+    await begin(client, folder)
+    for count in (2, 3):
+        offered = (await client.post("/trust/online")).json()
+        signing.replace_online(folder, offered, words, now_s=NOW_S + count)
+        await push(client, folder)
+        left = {path.stem for path in (tmp_path / "hub" / "trust").glob("*.pem")}
+        assert left == {key["keyid"] for key in offered.values()}
+    assert (await publish(client, folder, lamp("1.0.0"))).status_code == 201
+
+
 async def test_an_older_list_is_turned_away_and_says_what_to_do(
     client: httpx.AsyncClient, folder: KeyFolder
 ) -> None:
@@ -184,6 +259,9 @@ async def test_what_another_operator_signed_is_taken_over_if_it_verifies(
     content = folder.targets()[1].replace(b'"version":2', b'"version":9')
     with pytest.raises(KeysUnusable, match="does not verify"):
         signing.take_from_hub(other, [], content)
+    for page in (b"<html>", b"{}", b""):
+        with pytest.raises(KeysUnusable, match="does not verify"):
+            signing.take_from_hub(other, [page], None)
 
 
 @pytest.mark.parametrize("role", ["root", "targets", "online"])
@@ -199,7 +277,8 @@ async def test_devices_follow_when_keys_are_replaced(
         signing.replace_online(folder, offered, words, now_s=NOW_S + 1)
     else:
         keys = [folder.make(role, WORDS)]
-        signing.replace_keys(folder, role, keys, words, now_s=NOW_S + 1)
+        gone = folder.root().roles[role].keyids
+        signing.change_keys(folder, role, KeyChange(keys, gone), words, now_s=NOW_S + 1)
     await push(client, folder)
     assert (await publish(client, folder, lamp("1.1.0"))).status_code == 201
     found = device.ask(lamp("1.1.0"), await served(client))
@@ -246,7 +325,8 @@ async def test_root_and_list_change_together_or_not_at_all(
     await begin(client, folder)
     before = (await client.get("/trust")).json()
     keys = [folder.make("targets", WORDS)]
-    signing.replace_keys(folder, "targets", keys, words, now_s=NOW_S + 1)
+    gone = folder.root().roles["targets"].keyids
+    signing.change_keys(folder, "targets", KeyChange(keys, gone), words, now_s=NOW_S + 1)
     root = folder.roots()[1].decode()
     check_problem(await client.post("/trust", json={"roots": [root]}), 422, "signed anew")
     assert (await client.get("/trust")).json() == before
