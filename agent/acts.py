@@ -94,6 +94,7 @@ class Acts:
             tls=identity.context if identity is not None else None,
         )
         self._shared = Shared(settings.state_dir / FOLDER, settings.share_keep_bytes)
+        self._fetcher.makes_room(self._shared.make_room)
         self._packs = Packs(self._fetcher, wait_s=settings.pack_wait_s)
         self.is_on: Callable[[str], bool] = lambda _: True
         """Tells whether one of the agent's own features is on."""

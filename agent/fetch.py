@@ -55,6 +55,10 @@ class Fetcher:
         """Asked before each attempt, if there are neighbours to ask."""
         self._random = random if random is not None else Random()  # noqa: S311 - jitter only
 
+    def makes_room(self, make_room: Callable[[int], None]) -> None:
+        """Call `make_room` with the number of bytes that a download lacks on the disk."""
+        self._transfer.make_room = make_room
+
     def path(self, sha256: str) -> Path:
         """Return where the verified file lies once it is here."""
         return self._transfer.path(sha256)

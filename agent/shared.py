@@ -13,6 +13,9 @@ from typing import Final
 
 FOLDER: Final = "shared"
 
+BLOCK_BYTES: Final = 512
+"""Unit of `st_blocks`."""
+
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -55,13 +58,31 @@ class Shared:
             os.utime(path)
         return descriptor
 
+    def make_room(self, bytes_count: int) -> None:
+        """Drop what was longest unused until so many bytes more are free, or nothing is left.
+
+        A release that this device needs comes before what its neighbours might ask for.
+
+        Raises:
+            OSError: The disk fails.
+        """
+        for known, path in self._oldest_first():
+            if bytes_count <= 0:
+                return
+            path.unlink(missing_ok=True)
+            bytes_count -= known.st_blocks * BLOCK_BYTES
+
     def _fit(self) -> None:
-        if not self._folder.is_dir():
-            return
-        found = [(path.stat(), path) for path in self._folder.iterdir()]
+        found = self._oldest_first()
         total_bytes = sum(known.st_size for known, _ in found)
-        for known, path in sorted(found, key=lambda each: each[0].st_mtime_ns):
+        for known, path in found:
             if total_bytes <= self._bytes_max:
                 return
             path.unlink(missing_ok=True)
             total_bytes -= known.st_size
+
+    def _oldest_first(self) -> list[tuple[os.stat_result, Path]]:
+        if not self._folder.is_dir():
+            return []
+        found = [(path.stat(), path) for path in self._folder.iterdir()]
+        return sorted(found, key=lambda each: each[0].st_mtime_ns)

@@ -18,6 +18,7 @@ import shutil
 import ssl
 import time
 from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -96,6 +97,8 @@ class Transfer:
         """In the latest try."""
         self.uses_neighbours = True
         """Whether neighbours are asked before the hub."""
+        self.make_room: Callable[[int], None] = lambda _: None
+        """Asked to free so many bytes that a download lacks."""
 
     def path(self, sha256: str) -> Path:
         """Return where the verified file lies once it is here."""
@@ -186,6 +189,9 @@ class Transfer:
         have_bytes = part.stat().st_blocks * 512 if part.exists() else 0
         free_bytes = shutil.disk_usage(self._folder).free
         need_bytes = max(0, length_bytes - have_bytes) + self._limits.disk_reserve_bytes
+        if free_bytes < need_bytes:
+            self.make_room(need_bytes - free_bytes)
+            free_bytes = shutil.disk_usage(self._folder).free
         if free_bytes < need_bytes:
             raise FetchFailed(
                 Reason.NO_SPACE,

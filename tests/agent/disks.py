@@ -4,12 +4,14 @@ Each case mounts small file systems of its own below FOLDER, so it needs a mount
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from agent.shared import FOLDER
 from agent.store import StoreError
 from sync.stages import Stage
 from sync.transport.memory_broker import MemoryBroker
@@ -148,6 +150,23 @@ async def database_damaged(site: Site) -> None:
     assert list(site.state.glob("*damaged*")), sorted(site.state.iterdir())
 
 
+async def kept_for_neighbours(site: Site) -> None:
+    """The disk is full of what is kept for neighbours: it goes, the longest unused first."""
+    shared = site.state / FOLDER
+    async with site.device.up(disk_reserve_bytes=1_000_000, share_keep_bytes=10_000_000):
+        await site.good_one()
+        for at_s, name in enumerate("ab"):
+            (shared / (name * 64)).write_bytes(bytes(700_000))
+            os.utime(shared / (name * 64), (at_s, at_s))
+        fill_up(site.state)
+        os.truncate(site.state / FILL, (site.state / FILL).stat().st_size - 400_000)
+        site.wish("dfits", "2.0.0")
+        await site.hub.reached("dfits", Stage.ACKNOWLEDGED)
+        site.check("2.0.0")
+        assert not (shared / ("a" * 64)).exists()
+        assert (shared / ("b" * 64)).exists()
+
+
 CASES: dict[str, Callable[[Site], Awaitable[None]]] = {
     each.__name__: each
     for each in (
@@ -156,6 +175,7 @@ CASES: dict[str, Callable[[Site], Awaitable[None]]] = {
         database_full,
         database_read_only,
         database_damaged,
+        kept_for_neighbours,
     )
 }
 

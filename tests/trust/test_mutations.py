@@ -176,7 +176,10 @@ def test_no_spoiled_archive_gets_anything_unsigned_onto_the_disk(
 
 
 def spoil_archive(content: bytes, dice: random.Random) -> bytes:
-    """Spoil it where it hurts: in its headers, at its end, or anywhere."""
+    """Spoil it where it hurts: in its headers, before them, at its end, or anywhere."""
+    if dice.random() < 0.2:
+        at = 512 * dice.choice((0, 0, dice.randrange(len(content) // 512)))
+        return content[:at] + chained(dice) + content[at:]
     if dice.random() < 0.5:
         spoiled = bytearray(content)
         block = 512 * dice.randrange(len(spoiled) // 512)
@@ -190,6 +193,23 @@ def spoil_archive(content: bytes, dice: random.Random) -> bytes:
         spoiled[block : block + 512] = header
         return bytes(spoiled)
     return spoil_bytes(content, dice)
+
+
+SPARSE = b"30 GNU.sparse.map=0,1\n"
+
+
+def chained(dice: random.Random) -> bytes:
+    """Return headers that say something of the next one, many in a row, whole or cut short."""
+    found = b""
+    for _ in range(dice.choice((1, 1, 2, 40, 1500))):
+        known = tarfile.TarInfo("x" * dice.choice((1, 99)))
+        known.type = dice.choice((b"L", b"K", b"x", b"g", b"S", b"X", b"V", b"M", b"\0"))
+        body = dice.choice(
+            (b"", b"a/../../b", b"21 path=../../escaped\n", b"30 GNU.sparse.map=0,1\n")
+        )
+        known.size = dice.choice((len(body), 0, 512, 10**9, 8**11 - 1))
+        found += known.tobuf(tarfile.GNU_FORMAT) + body.ljust(-(-len(body) // 512) * 512, b"\0")
+    return found
 
 
 def test_random_answers_of_a_hub_grant_nothing(tmp_path: Path) -> None:
