@@ -7,6 +7,7 @@ Method: the virtual scheduling form of the generic cell rate algorithm (ITU-T I.
 device: the time at which it will have paid for all that it sent.
 """
 
+import ipaddress
 from typing import Final
 
 FORGET_EVERY_S: Final = 30.0
@@ -17,6 +18,9 @@ BYTES_PER_TOKEN: Final = 2048
 HELD_BYTES_PER_TOKEN: Final = 16_384
 """Each message about a document also costs one token for each so many bytes that are held of it,
 because they are loaded to merge it."""
+
+IPV6_NETWORK_BITS: Final = 64
+"""One network of IPv6 is one source: its addresses cost nothing."""
 
 
 class Flood:
@@ -41,6 +45,10 @@ class Flood:
         self._paid_mono[device] = max(paid_mono, now_mono) + tokens * self._cost_s
         return True
 
+    def is_over(self, device: str, now_mono: float) -> bool:
+        """Tell whether the device may not send now; counts nothing and remembers nobody."""
+        return self._paid_mono.get(device, 0.0) - now_mono > self._burst_s
+
     def charge(self, device: str, tokens: float, now_mono: float) -> None:
         """Count `tokens` against the device."""
         paid_mono = self._paid_mono.get(device, 0.0)
@@ -62,3 +70,16 @@ class Flood:
     def __len__(self) -> int:
         """Return how many devices are counted."""
         return len(self._paid_mono)
+
+
+def network_of(source: str) -> str:
+    """Return what counts as one source."""
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return source
+    if address.version == 4:  # noqa: PLR2004 - the protocol
+        return source
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), IPV6_NETWORK_BITS), strict=False))

@@ -1,7 +1,8 @@
 """The HTTPS server that devices reach: TLS 1.3, and who is at the other end.
 
-Owns the TLS of uvicorn. Each request's scope tells by which certificate the device came
-(`client_cert_name` of the TLS extension of ASGI); whether that still counts is decided elsewhere.
+Owns the TLS of uvicorn. Each request's scope tells by which certificate the device came, by name
+(`client_cert_name` of the TLS extension of ASGI) and bytes; whether that still counts is decided
+elsewhere.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from hub.http import HttpServer
 
 TLS_EXTENSION: Final = "tls"
 CLIENT_NAME: Final = "client_cert_name"
+CLIENT_CERTIFICATE: Final = "client_cert_der"
 
 
 class HttpsServer(HttpServer):
@@ -48,18 +50,19 @@ def _named(protocol: Any) -> Any:
             super().connection_made(transport)
             encrypted = transport.get_extra_info("ssl_object")
             shown: Any = encrypted.getpeercert() if encrypted is not None else None
-            self.app = _Named(self.app, common_name(shown))
+            der = encrypted.getpeercert(binary_form=True) if shown else None
+            self.app = _Named(self.app, common_name(shown), der)
 
     return Named
 
 
 class _Named:
-    def __init__(self, app: Any, name: str | None) -> None:
+    def __init__(self, app: Any, name: str | None, der: bytes | None) -> None:
         self._app = app
-        self._name = name
+        self._shown = {CLIENT_NAME: name, CLIENT_CERTIFICATE: der}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        scope.setdefault("extensions", {})[TLS_EXTENSION] = {CLIENT_NAME: self._name}
+        scope.setdefault("extensions", {})[TLS_EXTENSION] = self._shown
         await self._app(scope, receive, send)
 
 

@@ -9,7 +9,6 @@ nobody can lock out those who work behind the same address. No log line holds a 
 number is bounded as the attempts are.
 """
 
-import ipaddress
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -21,7 +20,7 @@ from hub.api.needs import NEEDS, Need
 from hub.api.peer import peer_of
 from hub.audit import Actor, acts
 from hub.errors import Forbidden, TooMany, Unauthenticated
-from hub.flood import Flood
+from hub.flood import Flood, network_of
 from hub.operators import BadToken, Scope, Token, Verdict, digest_of, parse_token
 from hub.tokens import Tokens
 
@@ -39,8 +38,6 @@ EVERYBODY: Final = ""
 
 PROVEN_MAX: Final = 1000
 
-IPV6_NETWORK_BITS: Final = 64
-"""One network of IPv6 is one source: its addresses cost nothing."""
 
 HOW: Final = "send `Authorization: Bearer <token>`; the commands find it in --token-file, "
 HOW_FOUND: Final = "FIELDFARE_TOKEN or ~/.config/fieldfare/token"
@@ -148,9 +145,9 @@ class Door:
         now_mono = self._now_mono()
         self._wrong.forget(now_mono)
         # All together first: while they are too many, no more sources are remembered.
-        if not self._all_wrong.admits(EVERYBODY, 0.0, now_mono):
+        if self._all_wrong.is_over(EVERYBODY, now_mono):
             return True
-        return not self._wrong.admits(network_of(source), 0.0, now_mono)
+        return self._wrong.is_over(network_of(source), now_mono)
 
     def _count_wrong(self, source: str, why: str) -> None:
         if self._is_exhausted(source):
@@ -177,16 +174,3 @@ def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str:
     if len(found) > 1 or scheme.lower() != "bearer":
         raise Unauthenticated(f"show one token and nothing else: {HOW}{HOW_FOUND}")
     return text.strip(" ")
-
-
-def network_of(source: str) -> str:
-    """Return what counts as one source."""
-    try:
-        address = ipaddress.ip_address(source)
-    except ValueError:
-        return source
-    if address.version == 4:  # noqa: PLR2004 - the protocol
-        return source
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((int(address), IPV6_NETWORK_BITS), strict=False))

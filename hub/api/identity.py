@@ -24,7 +24,7 @@ from litestar.status_codes import (
 from msgspec import Meta
 
 from hub.errors import Forbidden, Refusal
-from hub.https import CLIENT_NAME, TLS_EXTENSION
+from hub.https import CLIENT_CERTIFICATE, CLIENT_NAME, TLS_EXTENSION
 from hub.identity.claims import Claim
 from hub.identity.desk import Desk
 from hub.identity.enrolment import Enrolment, State
@@ -121,9 +121,9 @@ async def enrolled_only(
 ) -> None:
     """Turn away whoever shows no certificate of a device whose identity counts (a guard)."""
     shown = connection.scope.get("extensions", {}).get(TLS_EXTENSION, {})  # type: ignore[union-attr]
-    name = shown.get(CLIENT_NAME)
+    name, der = shown.get(CLIENT_NAME), shown.get(CLIENT_CERTIFICATE)
     desk: Desk = connection.app.state.desk
-    if not isinstance(name, str) or not await desk.counts(name):
+    if not isinstance(name, str) or not isinstance(der, bytes) or not await desk.counts(name, der):
         raise Forbidden(
             "only enrolled devices may ask this: show the device's certificate, or enrol "
             "(fieldfare-agent enroll)"

@@ -10,10 +10,11 @@ from typing import Final, TypeVar
 from hub.audit import Act, Ledger
 from hub.clock import Clock
 from hub.errors import TooMany
-from hub.flood import Flood
+from hub.flood import Flood, network_of
 from hub.identity.claims import Claim
 from hub.identity.enrolment import Enrolment, State
 from hub.identity.registrar import Asked, Registrar, Standing
+from hub.identity.requests import holds_key
 from hub.outcomes.provisioning import Provisioning, provisioning
 from hub.store import identity as store
 from hub.store.database import Connection, Database
@@ -28,13 +29,19 @@ BURST_COUNT: Final = 200
 """From one address. A workshop with hundreds of devices behind one router must not be turned
 away."""
 
-ALL_RATE_PER_S: Final = 50.0
-ALL_BURST_COUNT: Final = 1000
-"""From all addresses together; each request costs about a millisecond."""
+STRANGERS_PER_S: Final = 50.0
+STRANGERS_BURST_COUNT: Final = 1000
+"""From all addresses together, of those who enrol; each request costs about a millisecond."""
+
+RENEWALS_PER_S: Final = 500.0
+RENEWALS_BURST_COUNT: Final = 5000
+"""Of those who renew, apart from the others: a flood of strangers lets no certificate expire."""
 
 EVERYBODY: Final = ""
 
 LIST_MAX: Final = 1000
+
+TOO_MANY: Final = "too many requests about enrolment come from there: try later"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,8 +58,11 @@ class Desk:
     _each: Flood = field(
         default_factory=lambda: Flood(rate_per_s=RATE_PER_S, burst_count=BURST_COUNT)
     )
-    _all: Flood = field(
-        default_factory=lambda: Flood(rate_per_s=ALL_RATE_PER_S, burst_count=ALL_BURST_COUNT)
+    _strangers: Flood = field(
+        default_factory=lambda: Flood(rate_per_s=STRANGERS_PER_S, burst_count=STRANGERS_BURST_COUNT)
+    )
+    _renewals: Flood = field(
+        default_factory=lambda: Flood(rate_per_s=RENEWALS_PER_S, burst_count=RENEWALS_BURST_COUNT)
     )
 
     # ------------------------------------------------------------------------- for devices
@@ -62,26 +72,33 @@ class Desk:
         Raises:
             Refusal: As `Registrar.ask`, or it is asked too often.
         """
-        self._count(peer)
+        self._count(peer, self._strangers)
         return await self._write(lambda db, now_ms: self.registrar.ask(db, asked, now_ms))
 
     async def look(self, identity: str, nonce: str, peer: str) -> Standing:
         """Return how an enrolment stands; as `Registrar.look`."""
-        self._count(peer)
+        self._count(peer, self._strangers)
         return await self._write(
             lambda db, now_ms: self.registrar.look(db, identity, nonce, now_ms)
         )
 
     async def renew(self, certificate: bytes, csr: bytes, proof: bytes, peer: str) -> bytes:
         """Return a new certificate; as `Registrar.renew`."""
-        self._count(peer)
+        self._count(peer, self._renewals)
         return await self._write(
             lambda db, now_ms: self.registrar.renew(db, certificate, csr, proof, now_ms)
         )
 
-    async def counts(self, device: str) -> bool:
-        """Tell whether the identity of a device counts."""
-        return bool(await self.database.read(lambda db: store.live_of(db, [device])))
+    async def counts(self, device: str, der: bytes) -> bool:
+        """Tell whether a certificate (DER) that `ssl` has verified is that of a live identity.
+
+        The name does not suffice: a certificate that was revoked must not count again because a
+        replacement was enrolled under the name.
+        """
+        known = await self.database.read(lambda db: store.load_identity(db, device))
+        if known is None or known.revoked_ms is not None:
+            return False
+        return holds_key(der, known.key_digest)
 
     # ----------------------------------------------------------------------- for operators
     async def new_claim(
@@ -145,12 +162,15 @@ class Desk:
         return provisioning(await self.database.read(store.courses), now_ms=now_ms)
 
     # -------------------------------------------------------------------------------------
-    def _count(self, peer: str) -> None:
+    def _count(self, peer: str, everybody: Flood) -> None:
         now_mono = self.clock.mono_s()
-        for flood, name in ((self._each, peer), (self._all, EVERYBODY)):
-            flood.forget(now_mono)
-            if not flood.admits(name, 1.0, now_mono):
-                raise TooMany("too many requests about enrolment come from there: try later")
+        source = network_of(peer)
+        self._each.forget(now_mono)
+        # Whoever alone asks too much is turned away before the bound of all is touched. While all
+        # together are too many, no further sources are remembered.
+        if self._each.is_over(source, now_mono) or not everybody.admits(EVERYBODY, 1.0, now_mono):
+            raise TooMany(TOO_MANY)
+        self._each.charge(source, 1.0, now_mono)
 
     async def _decide(
         self, action: str, name: str, decide: Callable[[Connection, str, int], D]

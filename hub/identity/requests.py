@@ -102,6 +102,11 @@ def names_of(certificate: x509.Certificate) -> list[str]:
     ]
 
 
+def holds_key(der: bytes, digest: bytes) -> bool:
+    """Tell whether a certificate (DER) that was verified is for the key with this digest."""
+    return key_digest(x509.load_der_x509_certificate(der).public_key()) == digest
+
+
 def key_digest(key: object) -> bytes:
     """Return the SHA-256 of a public key.
 

@@ -12,6 +12,8 @@ import pytest
 
 from hub.api.app import build_api
 from hub.api.device_app import build_device_api
+from hub.errors import Refusal, TooMany
+from hub.identity.desk import BURST_COUNT, STRANGERS_BURST_COUNT, Desk
 from tests.hub.core import Core
 from tests.hub.identity.paper import NONCE, csr_of, new_key, proof_of
 from tests.hub.web import (
@@ -175,3 +177,41 @@ async def test_a_hub_without_https_says_how_to_enrol_devices(core: Core, tmp_pat
     async with Client(transport=transport, base_url=base, headers=token) as client:
         check_problem(await client.get("/enrolments"), 400, "set https_port")
         assert (await client.get("/hub")).status_code == 200
+
+
+# ----------------------------------------------------------------------------- too much asking
+
+
+@pytest.fixture
+async def desk(core: Core, tmp_path: Path) -> Desk:
+    return desk_of(operations_of(core, tmp_path))
+
+
+async def asks(desk: Desk, peer: str) -> bool:
+    """Ask how an enrolment stands that nobody has asked for; tell whether it was looked at."""
+    with pytest.raises(Refusal) as caught:
+        await desk.look("0" * 64, NONCE, peer)
+    return not isinstance(caught.value, TooMany)
+
+
+async def renews(desk: Desk, peer: str) -> bool:
+    with pytest.raises(Refusal) as caught:
+        await desk.renew(b"none", b"none", b"none", peer)
+    return not isinstance(caught.value, TooMany)
+
+
+async def test_one_network_that_asks_too_much_stops_nobody_else(desk: Desk) -> None:
+    taken = [await asks(desk, f"2001:db8::{number:x}") for number in range(BURST_COUNT + 50)]
+    assert taken.count(True) == BURST_COUNT
+    assert not await asks(desk, "2001:db8::ffff")
+    assert await asks(desk, "192.0.2.7")
+    assert await asks(desk, "2001:db8:1::1")
+
+
+async def test_a_flood_of_strangers_from_everywhere_stops_no_renewal(desk: Desk) -> None:
+    sources = [f"2001:db8:{number:x}::1" for number in range(STRANGERS_BURST_COUNT + 200)]
+    taken = [await asks(desk, each) for each in sources]
+    assert taken.count(True) == STRANGERS_BURST_COUNT + 1
+    assert not await asks(desk, "192.0.2.7")
+    assert await renews(desk, "192.0.2.7")
+    assert len(desk._each) <= STRANGERS_BURST_COUNT + 2

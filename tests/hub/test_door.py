@@ -13,11 +13,12 @@ from litestar import Litestar, get
 from litestar.routes import HTTPRoute
 
 from hub.api.app import HANDLED, ROOT
-from hub.api.door import WRONG_BURST_COUNT, WRONG_PER_S, Door, bearer, network_of
+from hub.api.door import WRONG_BURST_COUNT, WRONG_PER_S, Door, bearer
 from hub.api.needs import NEEDS
 from hub.api.problems import HANDLERS
 from hub.audit import Ledger
 from hub.errors import Unauthenticated
+from hub.flood import network_of
 from hub.operators import LIFE_S, Scope, Shown, new_token
 from hub.store import operators as store
 from hub.tokens import Tokens

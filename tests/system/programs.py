@@ -233,5 +233,7 @@ def lamp(version: str, *, healthy: bool = True, size_bytes: int = 0) -> tuple[Ma
         version=version,
         artifacts=(artifact,),
         health=Health(command=("{python}", "-c", check, version), deadline_s=3, pause_s=0.2),
+        owner="lights@example.org",
+        outcomes=("adoption",),
     )
     return manifest, tree

@@ -41,8 +41,15 @@ class Ground:
         digest = hashlib.sha256(BLOB).hexdigest()
         await self.ask("PUT", f"/blobs/{digest}", content=BLOB)
         artifact = {"name": "tree", "sha256": digest, "length_bytes": len(BLOB)}
-        manifest = {"component": "lamp", "version": version, "artifacts": [artifact]}
-        await self.ask("POST", "/releases", json=manifest | {"health": {"command": ["true"]}})
+        manifest = {
+            "component": "lamp",
+            "version": version,
+            "artifacts": [artifact],
+            "health": {"command": ["true"]},
+            "owner": "lights@example.org",
+            "outcomes": ["adoption"],
+        }
+        await self.ask("POST", "/releases", json=manifest)
         return f"lamp@{version}"
 
     async def deploy(self, version: str, **fields: Any) -> str:

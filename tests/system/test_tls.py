@@ -185,9 +185,14 @@ async def test_artifacts_are_for_enrolled_devices_alone(fleet: SecureFleet) -> N
     assert await asyncio.to_thread(_get, fleet, fleet.context(agent), path) == (200, tree)
     status, _ = await asyncio.to_thread(_get, fleet, fleet.context(None), path)
     assert status == 403
+    stolen = fleet.context(agent)
     fleet.operator("enroll", "revoke", "pump-1")
-    status, _ = await asyncio.to_thread(_get, fleet, fleet.context(agent), path)
+    status, _ = await asyncio.to_thread(_get, fleet, stolen, path)
     assert status == 403
+    agent.cli("enroll", "--anew", "--token", fleet.token("--device", "pump-1"))
+    assert await asyncio.to_thread(_get, fleet, fleet.context(agent), path) == (200, tree)
+    status, _ = await asyncio.to_thread(_get, fleet, stolen, path)
+    assert status == 403, "a revoked certificate counts again"
     for path in ("/api/v1/devices", "/api/v1/claims", "/api/v1/fleet", "/api/v1/hub"):
         assert (await asyncio.to_thread(_get, fleet, fleet.context(None), path))[0] == 404
 
