@@ -136,7 +136,11 @@ class Daemon:
         self._renewal: Renewal | None = None
         if identity is not None:
             self._renewal = Renewal(
-                identity, settings.hub_url, clock, lambda: self._transport.connected
+                identity,
+                settings.hub_url,
+                settings.device_key,
+                clock,
+                lambda: self._transport.connected,
             )
         self._work = Work(
             settings,

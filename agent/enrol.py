@@ -42,7 +42,7 @@ from agent.identity import (
     certificate_file,
     write_file,
 )
-from agent.keys import DeviceKey, FileKey, KeyUnusable
+from agent.keys import DeviceKey, FileKey, KeyMaker, KeyUnusable, key_maker
 from agent.line import CHUNKED, is_chunked
 from sync.enrolment import ClaimToken, renewal_statement
 from sync.metadata import BYTES_MAX
@@ -203,7 +203,10 @@ class Applicant:
     device: str
     device_class: str
     folder: Path
+    """Of the identity; made if it is not there."""
     hub_url: str
+    key_of: KeyMaker = FileKey
+    """Finds or makes the key of a file name."""
 
     def enrol(
         self,
@@ -225,7 +228,7 @@ class Applicant:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         rng = random or Random()  # noqa: S311 - jitter only
         hub = Hub(self.hub_url)
-        key = FileKey(self.folder / KEY)
+        key = self.key_of(self.folder / KEY)
         nonce = self._nonce()
         until_mono = time.monotonic() + wait_s
         pem = _patiently(lambda: hub.authority(trust), until_mono, rng, say)
@@ -272,7 +275,7 @@ class Applicant:
         return nonce
 
 
-def renew(folder: Path, hub_url: str) -> bool:
+def renew(folder: Path, hub_url: str, key_of: KeyMaker = FileKey) -> bool:
     """Ask once for a new certificate; return whether there is one.
 
     The certificate may have expired: the key proves who asks, and no certificate is shown.
@@ -281,7 +284,7 @@ def renew(folder: Path, hub_url: str) -> bool:
         EnrolmentFailed: There is none, and why; the old one is as it was.
         OSError: The folder cannot be read or written.
     """
-    key = FileKey(folder / KEY)
+    key = key_of(folder / KEY)
     old = (folder / CERTIFICATE).read_bytes()
     certificate = x509.load_pem_x509_certificate(old)
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -335,12 +338,6 @@ def keep_certificate(folder: Path, key: DeviceKey, device: str, pem: bytes) -> N
     write_file(folder / CERTIFICATE, certificate_file(clean, validity), mode=PUBLIC_MODE)
 
 
-def forget(folder: Path) -> None:
-    """Remove the identity, the certificate first, so that no half of it can be taken for one."""
-    for name in (CERTIFICATE, KEY, NONCE, AUTHORITY):
-        (folder / name).unlink(missing_ok=True)
-
-
 def _patiently(
     ask: Callable[[], Any], until_mono: float, random: Random, say: Callable[[str], None]
 ) -> Any:
@@ -388,9 +385,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agent.enrol")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--hub-url", required=True)
+    parser.add_argument("--device-key", default="")
     options = parser.parse_args(arguments)
     try:
-        renewed = renew(options.folder, options.hub_url)
+        renewed = renew(options.folder, options.hub_url, key_maker(options.device_key))
     except HubUnreachable as failure:
         return _told({"error": str(failure)}, UNREACHABLE)
     except (EnrolmentFailed, KeyUnusable, OSError, ValueError) as failure:

@@ -3,14 +3,15 @@
 Owns which of the options count together. The work is done by `agent.enrol`.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent import enrol
-from agent.identity import AUTHORITY, CERTIFICATE, KEY
-from agent.keys import KeyUnusable
+from agent.identity import AUTHORITY, CERTIFICATE, KEY, NEW, exchange, finish_exchange, next_to
+from agent.keys import KeyUnusable, key_maker
 from agent.pinning import BadRoot, pin
 from agent.settings import Settings
 from sync.enrolment import BadToken, ClaimToken, parse_token
@@ -43,13 +44,14 @@ class Wishes:
 def enroll(settings: Settings, wishes: Wishes, *, say: Callable[[str], None]) -> dict[str, Any]:
     """Get an identity, and pin the root of signed releases if none is.
 
-    An enrolled device keeps its identity unless `anew` is wished.
+    An enrolled device keeps its identity unless `anew` is wished, and then until it has another.
 
     Raises:
         Problem: It has none, and what to do.
     """
     folder = settings.identity_dir
     try:
+        finish_exchange(folder)
         if (folder / CERTIFICATE).exists() and not wishes.anew:
             told = {"device": settings.device, "enrolled": True, "changed": False}
             return {**told, **_pin_late(settings, wishes, say)}
@@ -57,13 +59,14 @@ def enroll(settings: Settings, wishes: Wishes, *, say: Callable[[str], None]) ->
         applicant = enrol.Applicant(
             device=settings.device,
             device_class=settings.device_class,
-            folder=folder,
+            folder=next_to(folder, NEW) if wishes.anew else folder,
             hub_url=_hub_url(settings, wishes, token),
+            key_of=key_maker(settings.device_key),
         )
         trust = _trust(wishes, token)
+        identity = _enrolled(applicant, trust, token, wishes, say)
         if wishes.anew:
-            enrol.forget(folder)
-        identity = applicant.enrol(trust, token, wait_s=wishes.wait_s, say=say)
+            exchange(folder)
         pinned = _pin(settings, wishes, applicant.hub_url, say)
     except BadToken as error:
         raise Problem(str(error), "usage") from None
@@ -79,6 +82,22 @@ def enroll(settings: Settings, wishes: Wishes, *, say: Callable[[str], None]) ->
         ) from None
     told = {"device": settings.device, "enrolled": True, "changed": True, "enrolment": identity}
     return {**told, **pinned}
+
+
+def _enrolled(
+    applicant: enrol.Applicant,
+    trust: enrol.Trust,
+    token: ClaimToken | None,
+    wishes: Wishes,
+    say: Callable[[str], None],
+) -> str:
+    try:
+        return applicant.enrol(trust, token, wait_s=wishes.wait_s, say=say)
+    except enrol.HubRefused:
+        if wishes.anew:
+            # The next try is by another key: what the hub has refused once, it goes on refusing.
+            shutil.rmtree(applicant.folder, ignore_errors=True)
+        raise
 
 
 def _pin_late(settings: Settings, wishes: Wishes, say: Callable[[str], None]) -> dict[str, Any]:

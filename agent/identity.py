@@ -6,12 +6,16 @@ in memory for good (9 MB). The times of the certificate stand as text in its fil
 where every reader of PEM skips them.
 
 Rules: the key is written before anybody hears of it and then stays; `cert.pem` is written last and
-replaced whole. So key and certificate fit at every moment, whenever the power fails.
+replaced whole. So key and certificate fit at every moment, whenever the power fails. An identity
+that is to take the place of one grows in a folder beside it (`identity.new`), and the folders
+change their names when it is complete; what a power cut leaves of that is finished by whoever looks
+next.
 """
 
 import contextlib
 import os
 import re
+import shutil
 from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
@@ -23,6 +27,10 @@ FOLDER: Final = "identity"
 KEY: Final = "key.pem"
 CERTIFICATE: Final = "cert.pem"
 AUTHORITY: Final = "ca.pem"
+NEW: Final = ".new"
+OLD: Final = ".old"
+"""Ends of the names of the folders beside it."""
+
 NONCE: Final = "nonce"
 
 CERTIFICATE_BYTES_MAX: Final = 16 * 1024
@@ -61,6 +69,44 @@ class Validity(NamedTuple):
         return max(1, self.not_after_s - self.not_before_s)
 
 
+def next_to(folder: Path, end: str) -> Path:
+    """Return the folder beside the identity's whose name ends in `NEW` or `OLD`."""
+    return folder.with_name(folder.name + end)
+
+
+def exchange(folder: Path) -> None:
+    """Put the identity in the folder beside in the place of the one that counts, which is removed.
+
+    Raises:
+        OSError: The disk fails. One of the two counts, whole.
+    """
+    shutil.rmtree(next_to(folder, OLD), ignore_errors=True)
+    if folder.exists():
+        folder.rename(next_to(folder, OLD))
+        _sync(folder.parent)
+    else:
+        next_to(folder, OLD).mkdir()
+    finish_exchange(folder)
+
+
+def finish_exchange(folder: Path) -> None:
+    """Finish an exchange that was begun; nothing if none was. May be done by several at once.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    new, old = next_to(folder, NEW), next_to(folder, OLD)
+    if not old.is_dir():
+        return
+    for source in (new, old):
+        # Each step leaves one whole identity, under the old name or the new.
+        if not folder.exists() and (source / CERTIFICATE).exists():
+            with contextlib.suppress(FileNotFoundError):  # somebody else was quicker
+                source.rename(folder)
+            _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 class Identity:
     """The identity in one folder.
 
@@ -70,6 +116,8 @@ class Identity:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        with contextlib.suppress(OSError):  # a disk that turned read-only: what is there counts
+            finish_exchange(folder)
         if not (folder / CERTIFICATE).exists():
             raise NotEnrolled(
                 f"this device is not enrolled (no {CERTIFICATE} in {folder}): run "
@@ -145,11 +193,15 @@ def write_file(file: Path, content: bytes, *, mode: int) -> None:
     except OSError:
         new.unlink(missing_ok=True)
         raise
-    folder = os.open(file.parent, os.O_RDONLY)
+    _sync(file.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _validity(file: Path) -> Validity:

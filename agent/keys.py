@@ -6,7 +6,9 @@ this program; a TPM or secure element is another class with the same two methods
 Imports the cryptography, which takes 9 MB of memory; only programs that end soon import this.
 """
 
+import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -32,10 +34,36 @@ class DeviceKey(Protocol):
     def file(self) -> Path:
         """Return the file that OpenSSL loads for TLS: a key, or a reference to one in an element.
 
+        It is the file by whose name the key was asked for.
+
         OpenSSL 3 finds out by the file's content which of its providers it is for, so a
         `TSS2 PRIVATE KEY` of a TPM works where `tpm2-openssl` is installed.
         """
         ...
+
+
+KeyMaker = Callable[[Path], DeviceKey]
+"""Finds the key that belongs to a file name, or makes it; called again it finds the same.
+
+The folder of the file may be renamed in between. What has to lie at that name for TLS is what
+`DeviceKey.file` describes.
+"""
+
+
+def key_maker(named: str) -> KeyMaker:
+    """Return what a setting like `module:Class` names; a key in a file for an empty one.
+
+    Raises:
+        KeyUnusable: There is nothing of that name.
+    """
+    if not named:
+        return FileKey
+    module, _, name = named.partition(":")
+    try:
+        found: KeyMaker = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise KeyUnusable(f"device_key {named!r} cannot be used: {error}") from None
+    return found
 
 
 class FileKey:

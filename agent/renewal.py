@@ -30,15 +30,22 @@ class Renewal:
     Args:
         identity: To renew; the context in it is used by everything that connects.
         hub_url: Whom to ask.
+        device_key: Where its key lives, as in the settings.
         clock: Of the device; may be wrong.
         is_connected: Tells whether the broker is reached now.
     """
 
     def __init__(
-        self, identity: Identity, hub_url: str, clock: Clock, is_connected: Callable[[], bool]
+        self,
+        identity: Identity,
+        hub_url: str,
+        device_key: str,
+        clock: Clock,
+        is_connected: Callable[[], bool],
     ) -> None:
         self._identity = identity
         self._hub_url = hub_url
+        self._device_key = device_key
         self._clock = clock
         self._is_connected = is_connected
         self._random = Random()  # noqa: S311 - jitter only
@@ -67,12 +74,15 @@ class Renewal:
         try:
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # the folder it starts in must not lend modules
                 "-m",
                 "agent.enrol",
                 "--folder",
                 str(self._identity.folder),
                 "--hub-url",
                 self._hub_url,
+                "--device-key",
+                self._device_key,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,

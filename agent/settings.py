@@ -90,6 +90,12 @@ class Settings(BaseModel):
     broker_tls: bool = Field(
         default=False, description="Reach the broker over TLS 1.3 with this device's certificate."
     )
+    device_key: str = Field(
+        "",
+        pattern=r"^([A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)?$",
+        description="Where the device's key lives, as `module:Class` (see `agent.keys`); empty for "
+        "a file in `state_dir`.",
+    )
     mqtt_version: Literal["auto", "3.1.1", "5"] = Field(
         "auto", description="MQTT version; `auto` tries 5 first and falls back."
     )

@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from pydantic import ValidationError
 
 from agent import enrol, enrolling
 from agent.identity import (
@@ -16,13 +18,17 @@ from agent.identity import (
     NotEnrolled,
     Validity,
     check_wait_s,
+    exchange,
     is_due,
     write_file,
 )
-from agent.keys import FileKey, KeyUnusable
+from agent.keys import DeviceKey, FileKey, KeyUnusable, key_maker
 from agent.settings import Settings
+from sync.enrolment import SECRET_BYTES, ClaimToken
+from tests.fakes.element import Element
 
 DAY_S = 86_400
+TOKEN = ClaimToken(address="localhost:1", fingerprint=bytes(32), secret=bytes(SECRET_BYTES)).text()
 VALID = Validity(1_000_000, 1_000_000 + 90 * DAY_S)
 
 # What a hub would sign, made in a process of its own: the device never imports the hub.
@@ -31,6 +37,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from cryptography import x509
+from pydantic import ValidationError
 from hub.identity.ca import certificate_pem
 from hub.identity.files import open_authority
 state, csr, device, days = sys.argv[1:]
@@ -42,7 +49,7 @@ sys.stdout.buffer.write(authority.pem() + b"SPLIT" + certificate_pem(signed))
 """
 
 
-def signed(folder: Path, key: FileKey, device: str = "pump-1", days: int = 90) -> bytes:
+def signed(folder: Path, key: DeviceKey, device: str = "pump-1", days: int = 90) -> bytes:
     csr = folder / "csr"
     csr.write_bytes(enrol.request_of(key, device))
     done = subprocess.run(
@@ -176,6 +183,110 @@ def test_killed_while_a_certificate_is_replaced_a_pair_that_fits_is_there(
     certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
     assert certificate.public_key() == key.signer().public_key()
     assert found.validity.not_after_s == int(certificate.not_valid_after_utc.timestamp())
+
+
+def identity_in(folder: Path, days: int) -> bytes:
+    """Make a whole identity; return its certificate as it lies there."""
+    folder.mkdir()
+    key = FileKey(folder / KEY)
+    enrol.keep_certificate(folder, key, "pump-1", signed(folder, key, days=days))
+    shutil.rmtree(folder / "hub")
+    (folder / "csr").unlink()
+    return (folder / CERTIFICATE).read_bytes()
+
+
+# Kills itself at a step of the exchange: before or after a rename, or in the midst of removing.
+EXCHANGE = """
+import os, shutil, signal, sys
+from pathlib import Path
+from agent.identity import exchange
+folder, step = Path(sys.argv[1]), int(sys.argv[2])
+count = 0
+def maybe():
+    global count
+    count += 1
+    if count > step:
+        os.kill(os.getpid(), signal.SIGKILL)
+def around(real):
+    def run(*args, **more):
+        maybe()
+        result = real(*args, **more)
+        maybe()
+        return result
+    return run
+Path.rename = around(Path.rename)
+os.unlink = around(os.unlink)
+os.rmdir = around(os.rmdir)
+os.fsync = around(os.fsync)
+exchange(folder)
+print("whole", count)
+"""
+
+
+def exchanged(folder: Path, step: int) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-c", EXCHANGE, str(folder), str(step)]
+    return subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+
+def test_killed_at_any_step_of_an_exchange_one_whole_identity_counts(folder: Path) -> None:
+    identity_in(folder / "a", 1)
+    identity_in(folder / "b", 90)
+    found = set()
+    step = 0
+    while True:
+        place = folder / str(step) / "identity"
+        shutil.copytree(folder / "a", place)
+        shutil.copytree(folder / "b", place.with_name("identity.new"))
+        done = exchanged(place, step)
+        days = Identity(place).validity.life_s // DAY_S
+        found.add(days)
+        assert not place.with_name("identity.old").exists()
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+        step += 1
+    assert days == 90
+    assert found == {1, 90}
+    assert step > 8, done.stdout
+    assert [each.name for each in place.parent.iterdir()] == ["identity"]
+
+
+def test_an_exchange_without_an_identity_before_is_the_first(folder: Path) -> None:
+    place = folder / "identity"
+    before = identity_in(folder / "identity.new", 90)
+    exchange(place)
+    assert (place / CERTIFICATE).read_bytes() == before
+    assert Identity(place).validity.life_s // DAY_S == 90
+
+
+@pytest.mark.parametrize("more", [{}, {"token": TOKEN}])
+def test_enrolling_anew_takes_nothing_away_before_there_is_another(
+    folder: Path, more: dict[str, object]
+) -> None:
+    settings = Settings.model_validate({"device": "pump-1", "state_dir": folder})
+    identity_in(settings.identity_dir, 90)
+    before = {path.name: path.read_bytes() for path in settings.identity_dir.iterdir()}
+    with pytest.raises(enrolling.Problem, match="no hub answers"):
+        enrolling.enroll(settings, wishes(anew=True, fingerprint="00" * 32, **more), say=print)
+    after = {path.name: path.read_bytes() for path in settings.identity_dir.iterdir()}
+    assert after == before
+    Identity(settings.identity_dir)
+
+
+def test_a_key_of_another_kind_is_named_in_the_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELEMENT", str(folder / "element"))
+    made = key_maker("tests.fakes.element:Element")(folder / KEY)
+    assert isinstance(made, Element)
+    enrol.keep_certificate(folder, made, "pump-1", signed(folder, made))
+    Identity(folder)
+    assert key_maker("") is FileKey
+    for wrong in ("nowhere:Key", "tests.fakes.element:Nothing"):
+        with pytest.raises(KeyUnusable, match="device_key"):
+            key_maker(wrong)
+    with pytest.raises(ValidationError, match="device_key"):
+        Settings.model_validate({"device": "pump-1", "device_key": "no colon"})
 
 
 def test_a_full_disk_leaves_the_old_certificate(folder: Path) -> None:

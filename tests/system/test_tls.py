@@ -245,6 +245,40 @@ async def test_certificates_renew_themselves_while_the_agent_runs_and_after_they
         fleet.stop()
 
 
+async def test_enrolling_anew_in_vain_leaves_the_device_at_work(fleet: SecureFleet) -> None:
+    agent = fleet.enrolled("pump-1")
+    before = (fleet.identity(agent) / "cert.pem").read_bytes()
+    for words in (("--token", fleet.token("--device", "pump-2")), ("--token", fleet.token())):
+        with pytest.raises(AssertionError, match="another name|with another key"):
+            agent.cli("enroll", "--anew", *words, "--wait-s", "0")
+        assert (fleet.identity(agent) / "cert.pem").read_bytes() == before
+    agent.start()
+    await fleet.wait_registered("pump-1")
+
+
+async def test_a_device_whose_key_lives_elsewhere_enrols_speaks_and_renews(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "element"
+    monkeypatch.setenv("ELEMENT", str(store))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    fleet = await started(tmp_path, certificate_life_s="6", certificate_grace_s="600")
+    try:
+        agent = fleet.agent("pump-1", device_key="tests.fakes.element:Element")
+        agent.cli("enroll", "--token", fleet.token())
+        file = fleet.identity(agent) / "cert.pem"
+        first = file.read_bytes()
+        signed_count = (store / "slot-0.log").read_text().count("signed")
+        agent.start()
+        await fleet.wait_registered("pump-1")
+        await until(lambda: file.read_bytes() != first, fleet.tails)
+        assert (store / "slot-0.log").read_text().count("signed") > signed_count > 0
+        assert (fleet.identity(agent) / "key.pem").is_symlink()
+        assert len(list(store.glob("*.pem"))) == 1
+    finally:
+        fleet.stop()
+
+
 def _get(fleet: SecureFleet, context: ssl.SSLContext, path: str) -> tuple[int, bytes]:
     import http.client
 
