@@ -291,7 +291,7 @@ def _inhibit(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     from agent.asking import wake  # noqa: PLC0415
-    from agent.trust.carried import CannotImport, give_to_owner, import_from  # noqa: PLC0415
+    from agent.trust.carried import CannotImport, become_owner, import_from  # noqa: PLC0415
     from sync.metadata import Refused  # noqa: PLC0415 - only this command checks signatures here
 
     settings = _load(options)
@@ -304,13 +304,13 @@ def _import(options: argparse.Namespace) -> int:
             REFUSED,
         )
     try:
+        become_owner(settings.state_dir)
         found = import_from(
             options.path,
             settings.state_dir,
             pinned,
             disk_reserve_bytes=settings.disk_reserve_bytes,
         )
-        give_to_owner(settings.state_dir)
     except Refused as refused:
         return _complain(f"{options.path} is refused ({refused.reason}): {refused.detail}", REFUSED)
     except CannotImport as error:

@@ -21,7 +21,6 @@ from typing import IO, Final, Protocol
 
 from agent.plain import open_plain
 from agent.trust.refresh import load_chain, refresh
-from agent.trust.shelf import FOLDER as SHELF
 from agent.trust.shelf import IMPORTED, Shelf
 from agent.trust.sources import FolderSource, Source, Unreachable
 from sync.manifest import BadManifest, Manifest, parse_manifest
@@ -96,18 +95,23 @@ def import_from(path: Path, state_dir: Path, pinned: bytes, *, disk_reserve_byte
         )
 
 
-def give_to_owner(state_dir: Path) -> None:
-    """Give what root has imported to the user whom the state folder belongs to.
+def become_owner(state_dir: Path) -> None:
+    """Go on as the user whom the state folder belongs to, if this is root.
+
+    What root writes there the agent could not use; and whoever can write there could lead root
+    elsewhere by a link.
 
     Raises:
-        OSError: It cannot be given.
+        OSError: This may not be done.
     """
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not state_dir.exists():
         return
     owner = state_dir.stat()
-    for folder in (state_dir / SHELF, state_dir / IMPORTED):
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    if owner.st_uid == 0:
+        return
+    os.setgroups([])
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)
 
 
 def _releases(chain: Chain, medium: Medium, keeping: "_Keeping") -> Iterator[str]:

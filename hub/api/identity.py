@@ -76,6 +76,15 @@ class ClaimRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expires_s: Annotated[float, Meta(gt=0, le=YEAR_S)] = 7 * 86_400.0
 
 
+class RefusalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which devices that wait shall be turned away."""
+
+    source: Short | None = None
+    """Only those from this address or network."""
+    older_than_s: Annotated[float, Meta(ge=0, le=YEAR_S)] = 0.0
+    """Only those that have waited for longer."""
+
+
 # --------------------------------------------------------------------------------- for devices
 @get("/ca", summary="The certificate that devices pin", media_type="application/x-pem-file")
 async def authority(desk: TheDesk) -> bytes:
@@ -187,6 +196,12 @@ async def refuse(desk: TheDesk, name: FromPath[str]) -> dict[str, Any]:
     return _enrolment(await desk.refuse(name))
 
 
+@post("/enrolments/refuse", summary="Turn away all that wait", status_code=HTTP_200_OK)
+async def refuse_waiting(desk: TheDesk, data: JSONBody[RefusalRequest]) -> dict[str, Any]:
+    """Refuse every device that waits, from one network or for longer than a time."""
+    return {"refused": await desk.refuse_waiting(data.source, data.older_than_s)}
+
+
 @post(
     "/devices/{device:str}/revoke",
     summary="Let a device not speak any more",
@@ -211,6 +226,7 @@ FOR_OPERATORS: Final = (
     enrolments,
     accept,
     refuse,
+    refuse_waiting,
     revoke,
     funnel,
 )
@@ -245,6 +261,7 @@ def _enrolment(found: Enrolment) -> dict[str, Any]:
         "state": found.state.value,
         "reason": found.reason,
         "claim": found.claim,
+        "source": found.source,
         "asked_at_ms": found.asked_ms,
         "accepted_at_ms": found.accepted_ms,
         "issued_at_ms": found.issued_ms,

@@ -66,6 +66,7 @@ NEEDS: Final[Mapping[str, Need]] = MappingProxyType(
         "GET /enrolments": VIEW,
         "POST /enrolments/{name}/accept": OPERATE,
         "POST /enrolments/{name}/refuse": OPERATE,
+        "POST /enrolments/refuse": OPERATE,
         "POST /devices/{device}/revoke": OPERATE,
         "GET /provisioning": VIEW,
         "GET /audit": ADMINISTER,

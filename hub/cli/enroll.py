@@ -126,13 +126,38 @@ def accept(name: str, client: HubClient, *, as_json: bool) -> None:
 
 
 @enroll.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--waiting", is_flag=True, help="All that wait, in place of one.")
+@click.option("--from", "source", metavar="NETWORK", help="Of them those from this address.")
+@click.option(
+    "--older-than", "days", metavar="DAYS", type=float, default=0.0, help="Of them the older ones."
+)
 @hub_option
 @as_json
 @talks_to_hub
-def refuse(name: str, client: HubClient, *, as_json: bool) -> None:
+def refuse(
+    name: str | None,
+    source: str | None,
+    days: float,
+    client: HubClient,
+    *,
+    waiting: bool,
+    as_json: bool,
+) -> None:
     """Turn a device away that has no certificate yet; NAME as for accept."""
-    found = client.change("POST", f"/enrolments/{_part(name)}/refuse")
+    if waiting == (name is not None):
+        raise click.UsageError("give either a NAME or --waiting")
+    if not waiting and (source is not None or days):
+        raise click.UsageError("--from and --older-than go with --waiting")
+    if waiting:
+        wish = {"source": source, "older_than_s": days * DAY_S}
+        told = client.change("POST", "/enrolments/refuse", wish)
+        if as_json:
+            print_json(told)
+        else:
+            click.echo(f"{told['refused']} that waited are turned away")
+        return
+    found = client.change("POST", f"/enrolments/{_part(str(name))}/refuse")
     if as_json:
         print_json(found)
         return
@@ -201,7 +226,7 @@ def _median(quantile: dict[str, Any]) -> str:
 
 
 def _enrolments(items: list[dict[str, Any]]) -> "Table":
-    table = _table("id", "device", "class", "state", "asked", "")
+    table = _table("id", "device", "class", "state", "asked", "from", "")
     for each in items:
         table.add_row(
             each["id"][:12],
@@ -209,6 +234,7 @@ def _enrolments(items: list[dict[str, Any]]) -> "Table":
             escape(each["device_class"]),
             each["state"],
             moment(each["asked_at_ms"]),
+            escape(each.get("source", "")),
             each["reason"],
         )
     return table

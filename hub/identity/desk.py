@@ -4,10 +4,10 @@ Owns the order of an operation and the limits on strangers. The policy is the re
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from hub.audit import Act, Ledger
+from hub.audit import DONE, UNCHANGED, Act, Ledger
 from hub.clock import Clock
 from hub.errors import TooMany
 from hub.flood import Flood, network_of
@@ -73,7 +73,8 @@ class Desk:
             Refusal: As `Registrar.ask`, or it is asked too often.
         """
         self._count(peer, self._strangers)
-        return await self._write(lambda db, now_ms: self.registrar.ask(db, asked, now_ms))
+        known = replace(asked, source=network_of(peer))
+        return await self._write(lambda db, now_ms: self.registrar.ask(db, known, now_ms))
 
     async def look(self, identity: str, nonce: str, peer: str) -> Standing:
         """Return how an enrolment stands; as `Registrar.look`."""
@@ -151,6 +152,19 @@ class Desk:
     async def refuse(self, name: str) -> Enrolment:
         """Turn a device away that has no certificate yet."""
         return await self._decide("enrolment.refuse", name, self.registrar.refuse)
+
+    async def refuse_waiting(self, source: str | None, older_than_s: float) -> int:
+        """Turn away all devices that wait, from one network or for so long; return how many."""
+        now_ms = self.clock.now_ms()
+        network = None if source is None else network_of(source.partition("/")[0])
+        act = Act("enrolment.refuse", "all that wait", {"from": network, "older_s": older_than_s})
+
+        def job(db: Connection) -> int:
+            count = self.registrar.refuse_waiting(db, network, int(older_than_s * 1000), now_ms)
+            act.outcome = DONE if count else UNCHANGED
+            return count
+
+        return await self.ledger.write(act, job)
 
     async def revoke(self, device: str) -> Identity:
         """Let a device not speak any more."""

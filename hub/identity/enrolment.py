@@ -100,6 +100,8 @@ class Enrolment:
     """Why it was refused; a code."""
     claim: str = ""
     """Id of the token that it came with."""
+    source: str = ""
+    """Network from which it was asked for first; empty if that is not known."""
 
 
 def after(enrolment: Enrolment, event: Event, *, now_ms: int, reason: str = "") -> Enrolment:

@@ -42,6 +42,9 @@ from sync.topics import check_device
 WAITING_MAX: Final = 1000
 """Enrolments that wait for an operator. Whoever has a token needs no place among them."""
 
+WAITING_PER_SOURCE_MAX: Final = 300
+"""Of them from one network: a workshop, but not the whole queue."""
+
 WAITING_LIFE_MS: Final = 30 * 86_400_000
 """After this an enrolment that nobody decided about lapses."""
 
@@ -89,6 +92,8 @@ class Asked:
     device_class: str
     secret: bytes | None = None
     """Of its claim token, if it has one."""
+    source: str = ""
+    """Network from which it asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +260,19 @@ class Registrar:
         found = self._one(db, name, (State.WAITING, State.ACCEPTED, State.REFUSED))
         return self._change(db, found, Event.REFUSE, now_ms, REFUSED)
 
+    def refuse_waiting(
+        self, db: Connection, source: str | None, older_than_ms: int, now_ms: int
+    ) -> int:
+        """Turn away all that wait for longer than that, from one network if one is named.
+
+        Returns:
+            How many they were.
+        """
+        found = store.waiting(db, source, now_ms - older_than_ms + 1)
+        for each in found:
+            self._change(db, each, Event.REFUSE, now_ms, REFUSED)
+        return len(found)
+
     def revoke(self, db: Connection, device: str, now_ms: int) -> Identity:
         """Let a device not speak any more; it may enrol anew, with a new key.
 
@@ -287,7 +305,7 @@ class Registrar:
         asked: Asked,
         now_ms: int,
     ) -> Enrolment:
-        for each in store.lapsed(db, now_ms - WAITING_LIFE_MS):
+        for each in store.waiting(db, None, now_ms - WAITING_LIFE_MS):
             self._change(db, each, Event.LAPSE, now_ms, LAPSED)
         store.keep_refused(db, REFUSED_KEPT)
         return Enrolment(
@@ -298,6 +316,7 @@ class Registrar:
             nonce_hash=_nonce_hash(asked.nonce),
             state=State.ASKED,
             asked_ms=now_ms,
+            source=asked.source,
         )
 
     def _rename(
@@ -328,12 +347,20 @@ class Registrar:
             found = replace(found, state=State.ASKED, accepted_ms=None, issued_ms=None)
         if secret is not None:
             return self._claim(db, found, secret, now_ms)
-        if found.state is State.ASKED and store.count_in(db, State.WAITING) >= WAITING_MAX:
-            raise TooMany(
-                f"{WAITING_MAX} devices wait already: let an operator decide about them, or use a "
-                "claim token"
-            )
+        if found.state is State.ASKED:
+            self._check_queue(db, found.source)
         return self._change(db, found, Event.WAIT, now_ms)
+
+    def _check_queue(self, db: Connection, source: str) -> None:
+        for count, limit, whose in (
+            (store.count_waiting(db, source), WAITING_PER_SOURCE_MAX, " from there"),
+            (store.count_in(db, State.WAITING), WAITING_MAX, ""),
+        ):
+            if count >= limit:
+                raise TooMany(
+                    f"{limit} devices{whose} wait already: let an operator decide about them, or "
+                    "use a claim token"
+                )
 
     def _claim(self, db: Connection, found: Enrolment, secret: bytes, now_ms: int) -> Enrolment:
         if found.state is State.ACCEPTED or found.reason == REVOKED:

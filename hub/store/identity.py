@@ -120,20 +120,32 @@ def count_in(connection: Connection, state: State) -> int:
     return int(count)
 
 
-def lapsed(connection: Connection, before_ms: int) -> list[Enrolment]:
-    """Return enrolments that have waited since before that moment."""
-    query = (
-        f"SELECT {_ENROLMENT} FROM enrolment "  # noqa: S608 - own names
-        "WHERE state = 'waiting' AND asked_ms < ?"
+def count_waiting(connection: Connection, source: str) -> int:
+    """Return how many enrolments from one network wait."""
+    found = connection.execute(
+        "SELECT count(*) FROM enrolment WHERE state = 'waiting' AND source = ?", (source,)
     )
-    return [_enrolment(row) for row in connection.execute(query, (before_ms,))]
+    ((count,),) = found
+    return int(count)
+
+
+def waiting(connection: Connection, source: str | None, before_ms: int) -> list[Enrolment]:
+    """Return enrolments that wait since before that moment, of one network if one is named."""
+    query = (
+        f"SELECT {_ENROLMENT} FROM enrolment WHERE state = 'waiting' "  # noqa: S608 - own names
+        "AND asked_ms < ?1 AND (?2 IS NULL OR source = ?2) ORDER BY n"
+    )
+    return [_enrolment(row) for row in connection.execute(query, (before_ms, source))]
 
 
 def keep_refused(connection: Connection, limit: int) -> None:
-    """Forget refused enrolments but for the newest."""
+    """Forget refused enrolments but for the newest, and for keys that were revoked.
+
+    Revoked ones are as many as operators have revoked; strangers cannot make any.
+    """
     connection.execute(
         "DELETE FROM enrolment WHERE n IN (SELECT n FROM enrolment WHERE state = 'refused' "
-        "ORDER BY ended_ms DESC, n DESC LIMIT -1 OFFSET ?)",
+        "AND reason != 'revoked' ORDER BY ended_ms DESC, n DESC LIMIT -1 OFFSET ?)",
         (limit,),
     )
 
@@ -202,14 +214,31 @@ def revoked(connection: Connection, now_ms: int) -> list[tuple[int, int]]:
 
 
 def courses(connection: Connection) -> list[Course]:
-    """Return how far each enrolment came; of a device, the one that came furthest, then latest."""
+    """Return how far each enrolment came; of a device, the one that came furthest, then latest.
+
+    What a name did before its key was replaced says nothing of the replacement: only of the first
+    enrolment of a name does it count what was there before, as of a fleet that turns TLS on.
+    """
     rows = connection.execute(
+        "WITH first AS (SELECT device, min(issued_ms) AS issued_ms FROM enrolment GROUP BY device),"
+        " spoke AS (SELECT e.n, min(p.at_ms) AS at_ms FROM enrolment AS e "
+        "JOIN device AS d ON d.id = e.device JOIN presence_log AS p "
+        "ON p.device = d.n AND p.is_online AND p.at_ms >= e.issued_ms GROUP BY e.n), "
+        "healthy AS (SELECT e.n, min(s.seen_at_ms) AS at_ms FROM seen AS s "
+        "JOIN device AS d ON d.n = s.device JOIN enrolment AS e ON e.device = d.id "
+        "AND s.seen_at_ms >= e.issued_ms WHERE s.stage = 'H' GROUP BY e.n), "
+        "ever AS (SELECT device, min(seen_at_ms) AS at_ms FROM seen WHERE stage = 'H' "
+        "GROUP BY device) "
         "SELECT e.device, e.device_class, e.asked_ms, e.accepted_ms, e.issued_ms, "
-        "CASE WHEN e.issued_ms IS NULL THEN NULL ELSE max(d.first_seen_ms, e.issued_ms) END, "
-        "CASE WHEN e.issued_ms IS NULL THEN NULL ELSE max(h.at_ms, e.issued_ms) END, "
+        "CASE WHEN e.issued_ms IS NULL THEN NULL "
+        "WHEN e.issued_ms = first.issued_ms THEN max(d.first_seen_ms, e.issued_ms) "
+        "ELSE coalesce(spoke.at_ms, CASE WHEN d.heard_ms >= e.issued_ms THEN d.heard_ms END) END, "
+        "CASE WHEN e.issued_ms IS NULL THEN NULL "
+        "WHEN e.issued_ms = first.issued_ms THEN max(ever.at_ms, e.issued_ms) "
+        "ELSE healthy.at_ms END, "
         "e.ended_ms, e.reason FROM enrolment AS e LEFT JOIN device AS d ON d.id = e.device "
-        "LEFT JOIN (SELECT device, min(seen_at_ms) AS at_ms FROM seen WHERE stage = 'H' "
-        "GROUP BY device) AS h ON h.device = d.n "
+        "JOIN first ON first.device = e.device LEFT JOIN spoke ON spoke.n = e.n "
+        "LEFT JOIN healthy ON healthy.n = e.n LEFT JOIN ever ON ever.device = d.n "
         "ORDER BY e.device, e.issued_ms IS NOT NULL, e.accepted_ms IS NOT NULL, e.n"
     )
     return list({row[0]: Course(*row) for row in rows}.values())

@@ -4,8 +4,8 @@ Owns the contexts. Reads certificate files; opens no connection.
 
 Rules: a client trusts the pinned authority and no other, and checks the name. It does not look at
 the dates of a server's certificate: a device without a clock that runs would otherwise lock itself
-out of the hub that could help it, and whoever could steal the key of a server of ours could steal
-the authority that lies beside it. A server looks at the dates of a client's certificate.
+out of the hub that could help it. What that costs is said in docs/explanation/trust.md, under what
+is not guaranteed. A server looks at the dates of a client's certificate.
 """
 
 import ssl

@@ -146,6 +146,11 @@ CHANGES: list[tuple[str, str | None, Ask]] = [
     ),
     ("DELETE /claims/{claim}", "claim.withdraw", _withdraw),
     (
+        "POST /enrolments/refuse",
+        "enrolment.refuse",
+        lambda c: c.post("/enrolments/refuse", json={}),
+    ),
+    (
         "POST /enrolments/{name}/refuse",
         "enrolment.refuse",
         lambda c: c.post("/enrolments/pump-1/refuse"),

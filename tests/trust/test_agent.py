@@ -1,12 +1,17 @@
 """A whole agent: what is signed is installed, a refusal ends a deployment with its reason."""
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -245,6 +250,57 @@ def test_import_says_why_it_refuses(
     assert "neither a folder nor a file" in capsys.readouterr().err
     assert main(["import", str(device.folder)]) == 1
     assert "is refused (unsigned)" in capsys.readouterr().err
+
+
+def is_open_to_all(path: Path) -> bool:
+    return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(
+    not all(is_open_to_all(Path(each)) for each in (sys.prefix, sys.base_prefix)),
+    reason="this Python lies where only root can read it",
+)
+@pytest.mark.parametrize("leads", [False, True], ids=["plain", "link"])
+def test_import_by_root_touches_nothing_that_the_agent_could_not(
+    workshop: Workshop, leads: bool
+) -> None:
+    manifest, tree = lamp("1.0.0")
+    signed(workshop, manifest)
+    files = {manifest.digest().hex(): manifest.canonical(), manifest.artifacts[0].sha256: tree}
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        write_folder(place / "stick", workshop, files)
+        (place / "root.json").write_bytes(workshop.pinned)
+        state, victim = place / "state", place / "victim"
+        for folder, owner in ((state, 12345), (victim, 0)):
+            folder.mkdir(mode=0o755)
+            os.chown(folder, owner, owner)
+        (victim / "shadow").write_text("secret")
+        (victim / "shadow").chmod(0o600)
+        if leads:
+            (state / "trust").symlink_to(victim)
+        done = subprocess.run(
+            [sys.executable, "-m", "agent", "import", str(place / "stick")],
+            env={
+                **os.environ,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "FIELDFARE_AGENT_DEVICE": DEVICE,
+                "FIELDFARE_AGENT_STATE_DIR": str(state),
+                "FIELDFARE_AGENT_TRUST_ROOT": str(place / "root.json"),
+                "FIELDFARE_AGENT_DISK_RESERVE_BYTES": "0",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode == 0) is not leads, done.stderr
+        assert [each.name for each in victim.iterdir()] == ["shadow"]
+        assert (victim / "shadow").stat().st_uid == 0
+        if not leads:
+            assert {each.stat().st_uid for each in state.rglob("*")} == {12345}
+            assert (state / "imported" / manifest.artifacts[0].sha256).read_bytes() == tree
 
 
 async def test_09_the_floor_is_kept_in_the_store(

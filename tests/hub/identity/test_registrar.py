@@ -49,9 +49,14 @@ class Office:
         device_class: str = "pump",
         nonce: str = NONCE,
         now_ms: int = NOW_MS,
+        source: str = "",
     ) -> Standing:
         asked = Asked(
-            csr=csr_of(key, device), nonce=nonce, device_class=device_class, secret=secret
+            csr=csr_of(key, device),
+            nonce=nonce,
+            device_class=device_class,
+            secret=secret,
+            source=source,
         )
         return self.database.transact(lambda db: self.registrar.ask(db, asked, now_ms))
 
@@ -298,6 +303,75 @@ def test_what_strangers_can_make_the_hub_keep_is_bounded(
     refused = database.transact(lambda db: store.count_in(db, State.REFUSED))
     assert refused <= 3
     assert office.ask("pump-1", new_key(), office.token()).certificate is not None
+
+
+def test_one_network_does_not_fill_the_queue(
+    office: Office, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registrars, "WAITING_MAX", 5)
+    monkeypatch.setattr(registrars, "WAITING_PER_SOURCE_MAX", 3)
+    for number in range(3):
+        office.ask(f"w-{number}", new_key(), source="192.0.2.7")
+    with pytest.raises(TooMany, match="3 devices from there wait already"):
+        office.ask("w-3", new_key(), source="192.0.2.7")
+    assert office.ask("pump-1", new_key(), source="192.0.2.8").enrolment.state is State.WAITING
+
+
+def test_all_that_wait_from_one_network_are_turned_away_at_once(
+    office: Office, database: Database
+) -> None:
+    for number in range(4):
+        office.ask(f"w-{number}", new_key(), source="192.0.2.7", now_ms=NOW_MS + number)
+    mine = office.ask("pump-1", new_key(), source="192.0.2.8")
+
+    def refuse(source: str | None, older_ms: int) -> int:
+        return database.transact(
+            lambda db: office.registrar.refuse_waiting(db, source, older_ms, NOW_MS + 10)
+        )
+
+    assert refuse("192.0.2.7", 8) == 3
+    assert refuse("192.0.2.7", 0) == 1
+    assert refuse("192.0.2.7", 0) == 0
+    assert office.look(mine).enrolment.state is State.WAITING
+    assert refuse(None, 0) == 1
+
+
+def test_no_flood_of_wrong_tokens_makes_the_hub_forget_that_a_key_was_revoked(
+    office: Office, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registrars, "REFUSED_KEPT", 2)
+    key = new_key()
+    office.ask("pump-1", key, office.token())
+    database.transact(lambda db: office.registrar.revoke(db, "pump-1", NOW_MS))
+    for number in range(6):
+        office.ask(f"r-{number}", new_key(), b"wrong", now_ms=NOW_MS + 1 + number)
+    stood = office.ask("pump-1", key, office.token(), now_ms=NOW_MS + 10)
+    assert (stood.enrolment.state, stood.enrolment.reason) == (State.REFUSED, "revoked")
+
+
+def test_what_a_name_did_before_its_key_was_replaced_says_nothing_of_the_replacement(
+    office: Office, database: Database
+) -> None:
+    def steps() -> tuple[int | None, int | None]:
+        (course,) = database.transact(store.courses)
+        return course.sync_ms, course.healthy_ms
+
+    def note(statement: str, *values: object) -> None:
+        database.transact(lambda db: db.execute(statement, values))
+
+    office.ask("pump-1", new_key(), office.token())
+    assert steps() == (None, None)
+    note("INSERT INTO device VALUES (1, 'pump-1', ?, ?, 0)", NOW_MS + 5, NOW_MS + 5)
+    note("INSERT INTO seen VALUES ('d1', 1, 'H', x'', ?)", NOW_MS + 9)
+    assert steps() == (NOW_MS + 5, NOW_MS + 9)
+
+    later_ms = NOW_MS + 1000
+    database.transact(lambda db: office.registrar.revoke(db, "pump-1", later_ms))
+    office.ask("pump-1", new_key(), office.token(), now_ms=later_ms)
+    assert steps() == (None, None)
+    note("INSERT INTO presence_log VALUES (1, 1, ?, 1, 1)", later_ms + 7)
+    note("INSERT INTO seen VALUES ('d2', 1, 'H', x'', ?)", later_ms + 8)
+    assert steps() == (later_ms + 7, later_ms + 8)
 
 
 def test_who_waits_too_long_lapses_and_makes_room(
