@@ -8,6 +8,7 @@ that it amounts to. Which act comes next is decided in `agent.install` and kept 
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -156,7 +157,14 @@ class Acts:
             release.digest,
             {part.name: self._fetcher.path(part.sha256) for part in parts},
             self._settings.release_bytes_max,
+            self._room_bytes(),
         )
+
+    def _room_bytes(self) -> int:
+        """Return what a release may take of the disk now; it is not kept free for it."""
+        disk = self._settings.install_dir
+        free_bytes = shutil.disk_usage(disk if disk.exists() else self._settings.state_dir).free
+        return max(0, free_bytes - self._settings.disk_reserve_bytes)
 
     def _check(self, manifest: Manifest, journal: Journal, runs: Release | None) -> None:
         """Refuse what does not fit before its artifacts are fetched."""

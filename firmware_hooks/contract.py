@@ -30,6 +30,9 @@ ENTRY_POINTS: Final = "fieldfare.installers"
 """Group of entry points, each a class that is an `Installer`."""
 
 
+ROOM_UNKNOWN: Final = 2**63 - 1
+
+
 class InstallerError(Exception):
     """The installer could not do its part. `reason` is a code of `sync.stages.Reason`."""
 
@@ -63,6 +66,26 @@ class Order:
     artifacts: Mapping[str, Path]
     """Verified files by artifact name. Check them again before use: disks lie."""
     unpacked_bytes_max: int
+    """Most bytes that a release may have once it is unpacked."""
+    room_bytes: int = ROOM_UNKNOWN
+    """So many bytes the disk can give now and keep its reserve."""
+
+    @property
+    def bytes_max(self) -> int:
+        """Most bytes that `stage` may write: of both bounds the lower."""
+        return min(self.unpacked_bytes_max, self.room_bytes)
+
+    def too_large(self) -> InstallerError:
+        """Return what `stage` raises before it writes more than `bytes_max`."""
+        if self.room_bytes < self.unpacked_bytes_max:
+            return InstallerError(
+                Reason.NO_SPACE,
+                f"the release takes more than the {self.room_bytes // 1024} KiB that the disk has "
+                "beside its reserve",
+            )
+        return InstallerError(
+            Reason.TOO_LARGE, f"the release is larger than {self.unpacked_bytes_max} bytes"
+        )
 
 
 @runtime_checkable

@@ -65,7 +65,7 @@ class DirectoryInstaller:
             remove(partial)
             partial.mkdir()
             verify(order.artifacts[artifact.name], artifact)
-            _unpack(order.artifacts[artifact.name], partial, order.unpacked_bytes_max)
+            _unpack(order.artifacts[artifact.name], partial, order)
             self._keep_list(order, partial)
             fsync_tree(partial)
             partial.rename(final)
@@ -223,13 +223,13 @@ class DirectoryInstaller:
         fsync(self._home)
 
 
-def _unpack(path: Path, into: Path, bytes_max: int) -> None:
+def _unpack(path: Path, into: Path, order: Order) -> None:
     # Imported here: unpacking takes 2 MB of memory, and most agents install nothing for weeks.
     from firmware_hooks.archive import BadArchive, TooLarge, unpack  # noqa: PLC0415
 
     try:
-        unpack(path, into, bytes_max=bytes_max)
-    except TooLarge as error:
-        raise InstallerError(Reason.TOO_LARGE, str(error)[:200]) from None
+        unpack(path, into, bytes_max=order.bytes_max)
+    except TooLarge:
+        raise order.too_large() from None
     except BadArchive as error:
         raise InstallerError(Reason.INSTALLER_FAILED, str(error)[:200]) from None

@@ -45,6 +45,7 @@ def apply_pack(
                 *map(os.fspath, (pack, base, base_list, into, list_to)),
                 named[0].hex(),
                 str(order.unpacked_bytes_max),
+                str(order.room_bytes),
             ],
             stdin=subprocess.DEVNULL,
             capture_output=True,

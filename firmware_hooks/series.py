@@ -220,7 +220,7 @@ def part_of(order: Order, name: str) -> Order:
         }
     )
     files = {each.name: order.artifacts[each.name] for each in own}
-    return Order(alone, alone.digest(), files, order.unpacked_bytes_max)
+    return Order(alone, alone.digest(), files, order.unpacked_bytes_max, order.room_bytes)
 
 
 def _told(now: Mapping[str, bytes | None]) -> str:

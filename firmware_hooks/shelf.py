@@ -146,10 +146,8 @@ class Shelf:
         if final.is_dir():
             check(self.kept(order.digest))
             return
-        if sum(each.length_bytes for each in order.manifest.artifacts) > order.unpacked_bytes_max:
-            raise InstallerError(
-                Reason.TOO_LARGE, f"the release is larger than {order.unpacked_bytes_max} bytes"
-            )
+        if sum(each.length_bytes for each in order.manifest.artifacts) > order.bytes_max:
+            raise order.too_large()
         partial = final.with_name(final.name + PARTIAL)
         try:
             make_folder(self._releases)

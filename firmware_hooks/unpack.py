@@ -48,6 +48,7 @@ allocators reserve more than they touch; it ends what bounds of ours might miss.
 CPU_S_MAX: Final = 3600
 
 _FOLDER_MODE: Final = 0o755
+ROOM_UNKNOWN: Final = 2**63 - 1
 _MODES: Final = {Kind.FILE: 0o644, Kind.PROGRAM: 0o755}
 
 
@@ -74,7 +75,7 @@ class Done:
     made_bytes: int = 0
 
 
-def unpack_tree(
+def unpack_tree(  # noqa: PLR0913 - two trees, their places, and two bounds
     pack_file: IO[bytes],
     *,
     base: Path,
@@ -82,6 +83,7 @@ def unpack_tree(
     into: Path,
     target: bytes,
     bytes_max: int,
+    room_bytes: int = ROOM_UNKNOWN,
     list_to: Path | None = None,
 ) -> Done:
     """Make the tree whose list has the digest `target` in the empty folder `into`.
@@ -93,12 +95,13 @@ def unpack_tree(
         into: On an error something of the tree may be left there.
         target: Digest of the list of the tree that is wanted.
         bytes_max: Most bytes of all files together.
+        room_bytes: Most bytes of those that are made; what is kept takes no room.
         list_to: Where the list of the tree is written.
 
     Raises:
         BadPack: It does not make that tree.
         BaseDiffers: A file of `base` is not what `base_list` says.
-        OSError: The disk is full or fails.
+        OSError: The disk is full or fails, or the files that are made take more than `room_bytes`.
     """
     try:
         before = Tree(base_list)
@@ -113,13 +116,16 @@ def unpack_tree(
         raise BadPack(f"the tree has {after.bytes_count} bytes, at most {bytes_max}")
     if list_to is not None:
         list_to.write_bytes(after.text)
-    return _Work(pack, before, base, after, into).run()
+    return _Work(pack, before, base, after, into, room_bytes).run()
 
 
 class _Work:
     """The making of one tree."""
 
-    def __init__(self, pack: Pack, before: Tree, base: Path, after: Tree, into: Path) -> None:
+    def __init__(
+        self, pack: Pack, before: Tree, base: Path, after: Tree, into: Path, disk_bytes: int
+    ) -> None:
+        self._disk_bytes = disk_bytes
         self._pack = pack
         self._before = before
         self._base = base
@@ -166,6 +172,9 @@ class _Work:
             if (same.sha256, same.length_bytes) == (entry.sha256, entry.length_bytes):
                 self._link(same, entry, path)
                 return
+        self._disk_bytes -= entry.length_bytes
+        if self._disk_bytes < 0:
+            raise OSError(errno.ENOSPC, "the disk would have less than its reserve", str(path))
         hashed = hashlib.sha256()
         with _new(path, entry) as file:
 
@@ -315,6 +324,7 @@ def main() -> int:
         parser.add_argument(name, type=Path)
     parser.add_argument("target", type=bytes.fromhex)
     parser.add_argument("bytes_max", type=int)
+    parser.add_argument("room_bytes", type=int, nargs="?", default=ROOM_UNKNOWN)
     options = parser.parse_args()
     bound_process(file_bytes_max=options.bytes_max)
     try:
@@ -326,6 +336,7 @@ def main() -> int:
                 into=options.into,
                 target=options.target,
                 bytes_max=options.bytes_max,
+                room_bytes=options.room_bytes,
                 list_to=options.list_to,
             )
     except (BadPack, MemoryError) as error:

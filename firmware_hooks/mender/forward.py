@@ -181,7 +181,7 @@ def _hand_over(workplace: Workplace, order: Order, payload: Payload) -> None:
         put_files(
             workplace.tree,
             {name: (files[name], sums[artifact]) for name, artifact in payload.files.items()},
-            bytes_max=order.unpacked_bytes_max,
+            order,
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from firmware_hooks.contract import InstallerError
+from firmware_hooks.contract import InstallerError, Order
 from firmware_hooks.durable import CHUNK_BYTES
 from firmware_hooks.mender.payload import HEADER_INFO, META_DATA, TYPE_INFO, Payload
 from sync.stages import Reason
@@ -52,22 +52,20 @@ def make_tree(
         _write(tree / "header" / name, content)
 
 
-def put_files(tree: Path, files: Mapping[str, tuple[Path, str]], *, bytes_max: int) -> None:
+def put_files(tree: Path, files: Mapping[str, tuple[Path, str]], order: Order) -> None:
     """Lay the payload into `files/`, for a module that wants no streams.
 
     Args:
         tree: Of the module.
         files: Where each file lies, and the digest of what it must be.
-        bytes_max: Most bytes of all of them together.
+        order: Says how much they may be together.
 
     Raises:
         InstallerError: They are too large, or the disk has spoilt one.
         OSError: The disk is full or fails.
     """
-    if sum(path.stat().st_size for path, _ in files.values()) > bytes_max:
-        raise InstallerError(
-            Reason.TOO_LARGE, f"the payload has more than the {bytes_max} bytes that are allowed"
-        )
+    if sum(path.stat().st_size for path, _ in files.values()) > order.bytes_max:
+        raise order.too_large()
     (tree / "files").mkdir(0o700)
     for name, (path, sha256) in files.items():
         _copy(path, tree / "files" / name, sha256)

@@ -5,6 +5,7 @@ Each case mounts small file systems of its own below FOLDER, so it needs a mount
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +19,7 @@ from sync.transport.memory_broker import MemoryBroker
 from tests.agent.agents import DEVICE, Device, lamp
 from tests.fakes.blobs import Blobs, serving_blobs
 from tests.fakes.small_hub import SmallHub
+from tests.firmware_hooks.trees import release
 
 FILL = "fill"
 
@@ -82,6 +84,25 @@ async def releases_full(site: Site) -> None:
         site.wish("droom", "2.0.1")
         await site.hub.reached("droom", Stage.ACKNOWLEDGED)
         site.check("2.0.1")
+
+
+async def releases_reserve(site: Site) -> None:
+    """The tree would leave the disk less than its reserve: nothing of it is laid down."""
+    reserve_bytes = 1_000_000
+    async with site.device.up(disk_reserve_bytes=reserve_bytes):
+        await site.good_one()
+        manifest, tree = release(
+            {"VERSION": b"2.0.0\n", "zeros": bytes(1_500_000)}, version="2.0.0"
+        )
+        manifest = manifest.model_copy(update={"component": "lamp"})
+        site.blobs.publish(manifest, tree)
+        site.hub.deploy("dlarge", manifest)
+        await site.hub.reached("dlarge", Stage.FAILED)
+        ack = site.hub.acks("dlarge")["dlarge/F"]
+        assert ack.reason == "no_space"
+        assert "beside its reserve" in ack.detail
+        assert shutil.disk_usage(site.install).free > reserve_bytes
+        site.check("1.0.0")
 
 
 async def releases_read_only(site: Site) -> None:
@@ -171,6 +192,7 @@ CASES: dict[str, Callable[[Site], Awaitable[None]]] = {
     each.__name__: each
     for each in (
         releases_full,
+        releases_reserve,
         releases_read_only,
         database_full,
         database_read_only,

@@ -52,7 +52,14 @@ class Pair:
     def make(self, level: int = 3) -> Made:
         return make_pack(self.base, self.old, self.target, self.new, self.pack, level=level)
 
-    def apply(self, into: Path, *, bytes_max: int = 2**40, pack: Path | None = None) -> Done:
+    def apply(
+        self,
+        into: Path,
+        *,
+        bytes_max: int = 2**40,
+        room_bytes: int = 2**40,
+        pack: Path | None = None,
+    ) -> Done:
         into.mkdir()
         with (pack or self.pack).open("rb") as file:
             return unpack_tree(
@@ -62,6 +69,7 @@ class Pair:
                 into=into,
                 target=self.target.sha256,
                 bytes_max=bytes_max,
+                room_bytes=room_bytes,
             )
 
 

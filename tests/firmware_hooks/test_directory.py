@@ -1,6 +1,7 @@
 import os
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -224,6 +225,10 @@ def _leads_out(tmp_path: Path) -> Order:
     return order_for((manifest_for(tree), tree), tmp_path)
 
 
+def _no_room(tmp_path: Path) -> Order:
+    return replace(order_for(NEW, tmp_path), room_bytes=2)
+
+
 def _too_large(tmp_path: Path) -> Order:
     return order_for(NEW, tmp_path, bytes_max=2)
 
@@ -238,6 +243,7 @@ def _too_large(tmp_path: Path) -> Order:
         (_no_archive, Reason.INSTALLER_FAILED),
         (_leads_out, Reason.INSTALLER_FAILED),
         (_too_large, Reason.TOO_LARGE),
+        (_no_room, Reason.NO_SPACE),
     ],
 )
 def test_what_cannot_be_staged_leaves_nothing_behind(

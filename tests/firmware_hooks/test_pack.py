@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import os
@@ -144,6 +145,15 @@ def test_a_pack_for_other_trees_is_refused_before_anything_is_written(
         between.apply(tmp_path / "out", pack=other.pack)
 
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_is_made_of_a_pack_leaves_the_disk_its_reserve(between: Pair, tmp_path: Path) -> None:
+    made_bytes = between.apply(tmp_path / "known").made_bytes
+    with pytest.raises(OSError, match="less than its reserve") as caught:
+        between.apply(tmp_path / "out", room_bytes=made_bytes - 1)
+    assert caught.value.errno == errno.ENOSPC
+    done = between.apply(tmp_path / "fits", room_bytes=made_bytes)
+    assert done.linked_count > 0
 
 
 def test_a_tree_with_more_bytes_than_allowed_is_refused_before_anything_is_written(
