@@ -23,7 +23,8 @@ from agent.health import Verdict
 from agent.identity import Identity
 from agent.install import Event, State
 from agent.journal import Journal
-from agent.line import Trouble
+from agent.line import OnTrouble, Trouble
+from agent.lives import may_take_packs
 from agent.log import say
 from agent.packs import NoPack, Packs
 from agent.rebooting import reboot
@@ -112,6 +113,14 @@ class Acts:
         """The hub may be within reach again, or its wishes have changed."""
         self._fetcher.nudge()
 
+    def tell_trouble(self, on_trouble: OnTrouble) -> None:
+        """Tell from now on why what is fetched does not come."""
+        self._admission.on_trouble = self._fetcher.on_trouble = on_trouble
+
+    async def verified_bytes(self) -> int:
+        """Return how much of what was fetched is here and was found right when it came."""
+        return await in_thread(self._fetcher.verified_bytes, "downloads")
+
     async def fetch(self, journal: Journal, go_on: Callable[[], None]) -> tuple[Journal, Event]:
         """Bring manifest and artifacts here; `go_on` raises what ends it."""
         if not 0 < journal.manifest_bytes <= MANIFEST_BYTES_MAX:
@@ -144,6 +153,8 @@ class Acts:
         try:
             if not self.is_on("agent.delta"):
                 raise NoPack("the flag agent.delta is off")  # noqa: TRY301 - one end for all
+            if not may_take_packs(journal.tally):
+                raise NoPack("the agent died again and again before")  # noqa: TRY301 - as above
             return await self._packs.stage(self._order(release), release, base, go_on)
         except NoPack as why:
             for artifact in manifest.artifacts:

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from agent.line import FetchFailed, FetchLimits, Line, Trouble
+from agent.line import FetchFailed, FetchLimits, Line, OnTrouble, Trouble, tell_nobody
 from agent.threads import in_thread
 from agent.transfer import Transfer
 from sync.stages import Reason
@@ -53,6 +53,8 @@ class Fetcher:
         """What keeps the file from coming that is being fetched; None while nothing does."""
         self.may_ask_neighbours: Callable[[], bool] = lambda: True
         """Asked before each attempt, if there are neighbours to ask."""
+        self.on_trouble: OnTrouble = tell_nobody
+        """Told why nothing comes, and with None when something has come, or may come again."""
         self._random = random if random is not None else Random()  # noqa: S311 - jitter only
 
     def makes_room(self, make_room: Callable[[int], None]) -> None:
@@ -107,6 +109,8 @@ class Fetcher:
         self._go_on = go_on
         while True:
             go_on()
+            if self._nudge.is_set():  # the hub may be within reach again
+                await self.on_trouble(None)
             self._nudge.clear()
             self._line = line = Line()
             if self._limits.neighbours:
@@ -120,6 +124,7 @@ class Fetcher:
                 if not working.cancelled():
                     working.result()
                     self.trouble = None
+                    await self.on_trouble(None)
                     return self.path(sha256)
             except FetchFailed as failed:
                 go_on()
@@ -130,6 +135,7 @@ class Fetcher:
                 wrong_count += failed.reason is not Reason.UNREACHABLE
                 if failed.final or wrong_count >= self._limits.attempts_max:
                     raise
+                await self.on_trouble(None if is_further else failed.reason)
             finally:
                 line.cut()
                 working.cancel()
@@ -143,6 +149,12 @@ class Fetcher:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._nudge.wait()
+
+    def verified_bytes(self) -> int:
+        """Return how much of all files is here and was found right when it came."""
+        with contextlib.suppress(OSError):  # it fails where it is written to, and says so there
+            return self._transfer.verified_bytes()
+        return 0
 
     def clean_up(self, keep: set[str]) -> None:
         """Remove everything but the files with these digests, and their beginnings.

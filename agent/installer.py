@@ -5,6 +5,7 @@ Owns the order of acts of one install (`agent.acts`) and its end. What follows w
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Final
 import msgspec
 
 from agent import journal as journals
+from agent import lives
 from agent.acts import Acts, NotCommitted
 from agent.clock import Clock
 from agent.deferral import Phase
@@ -23,7 +25,7 @@ from agent.faults import failure_of
 from agent.fetch import FetchFailed
 from agent.identity import Identity
 from agent.install import DONE, GIVEN_UP, UNTOUCHED, Event, State, after, exhausted, loops, settled
-from agent.journal import Journal, is_another_boot, moved
+from agent.journal import Journal, is_another_boot, moved, tallied
 from agent.line import Trouble
 from agent.log import say
 from agent.patience import Patience, PutAside
@@ -31,7 +33,7 @@ from agent.plan import Runs
 from agent.releases import Releases, read_manifest
 from agent.report import Report
 from agent.settings import Settings
-from agent.store import Store
+from agent.store import Store, StoreError
 from agent.threads import in_thread
 from agent.trust.admission import Admission
 from firmware_hooks.contract import InstallerError, RetryLater
@@ -110,6 +112,8 @@ class InstallEngine:
         """What was staged last, so that an install which waits for its switch is staged once."""
         self.activity = "idle"
         """What is being done, for the status."""
+        self._counted: set[str] = set()
+        """Deployments for whose fetching this life of the agent counts: see `agent.lives`."""
         self._killed: frozenset[str] = frozenset()
         self._trial: tuple[str, asyncio.Task[tuple[Journal, Event]]] | None = None
         """The deployment that is being tried."""
@@ -225,6 +229,13 @@ class InstallEngine:
         if loops(journal.at, boots, settings.trial_boots_max):
             state = GIVEN_UP[journal.at]
             reason, detail = Reason.BOOT_LOOP, f"not proven after {boots} starts of the device"
+        if state is State.FETCHING and journal.deployment not in self._counted:
+            self._counted.add(journal.deployment)
+            here_bytes = await self._acts.verified_bytes()
+            journal = tallied(journal, lives.taken_up(journal.tally, here_bytes))
+            if lives.is_too_much(journal.tally, settings.fetch_deaths_max):
+                state = GIVEN_UP[state]
+                detail = f"the agent died {journal.deaths - 1} times while nothing more came"
         if state is State.COMMITTED is not journal.at:
             state = settled(state, runs=await self._acts.runs(journal))
         if state in (State.FAILED, State.ROLLING_BACK, State.STUCK) and state is not journal.at:
@@ -278,7 +289,25 @@ class InstallEngine:
 
     async def _fetch(self, journal: Journal, go_on: Callable[[], None]) -> tuple[Journal, Event]:
         await self.patience.leave(journal.deployment, Phase.FETCH)
-        return await self._acts.fetch(journal, go_on)
+
+        async def count(trouble: Reason | None) -> None:
+            """Do not take it for a death if the agent ends while the hub is out of reach."""
+            counts = trouble is not Reason.UNREACHABLE
+            if counts is (journal.deployment in self._counted):
+                return
+            await self._keep(journal if counts else self._spared(journal))
+            if counts:
+                self._counted.add(journal.deployment)
+
+        self._acts.tell_trouble(count)
+        try:
+            done, event = await self._acts.fetch(journal, go_on)
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreError):  # then it counts, which is no harm
+                await count(Reason.UNREACHABLE)
+            raise
+        self._counted.discard(journal.deployment)
+        return tallied(done, lives.Tally()), event
 
     async def _stage(self, journal: Journal) -> tuple[Journal, Event]:
         """Stage, and wait until the switch may be thrown: in the next state it may be already."""
@@ -339,7 +368,8 @@ class InstallEngine:
     async def _put_aside(self, journal: Journal) -> None:
         """Leave an install for now. What it waits for is no failed try of its own."""
         tries = journal.attempts - (journal.at is not State.FETCHING)
-        await self._write(msgspec.structs.replace(journal, attempts=max(0, tries)), journal.at)
+        waiting = self._spared(msgspec.structs.replace(journal, attempts=max(0, tries)))
+        await self._write(waiting, journal.at)
         self.activity = "idle"
 
     def _failed(
@@ -426,8 +456,7 @@ class InstallEngine:
 
     async def _write(self, journal: Journal, state: State) -> Journal:
         journal = moved(journal, state, self._clock.stamp().boot)
-        await self._store.write_journal(journal.component, journals.encode(journal))
-        self._journals[journal.component] = journal
+        await self._keep(journal)
         say(
             logger,
             "install",
@@ -437,3 +466,14 @@ class InstallEngine:
             state=state,
         )
         return journal
+
+    async def _keep(self, journal: Journal) -> None:
+        await self._store.write_journal(journal.component, journals.encode(journal))
+        self._journals[journal.component] = journal
+
+    def _spared(self, journal: Journal) -> Journal:
+        """Return the journal if the end of this life would be no death of its fetching."""
+        if journal.deployment not in self._counted:
+            return journal
+        self._counted.remove(journal.deployment)
+        return tallied(journal, lives.spared(journal.tally))

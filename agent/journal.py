@@ -5,6 +5,7 @@ import msgspec
 from agent.desired import Wish
 from agent.ending import reached, stored_ending
 from agent.install import STORED, UNTOUCHED, State, stored_state
+from agent.lives import Tally
 
 
 class Journal(msgspec.Struct, frozen=True, array_like=True):
@@ -38,6 +39,14 @@ class Journal(msgspec.Struct, frozen=True, array_like=True):
 
     has_rebooted: bool = False
     """Whether this start of the device is another one than that in which a reboot was ordered."""
+    deaths: int = 0
+    here_bytes: int = 0
+    """`tally`, while it is fetched."""
+
+    @property
+    def tally(self) -> Tally:
+        """What is kept of the lives that fetched it."""
+        return Tally(self.deaths, self.here_bytes)
 
     @property
     def at(self) -> State:
@@ -73,6 +82,11 @@ def moved(journal: Journal, state: State, boot: bytes) -> Journal:
         has_rebooted=journal.at is state
         and (journal.has_rebooted or is_another_boot(journal, boot)),
     )
+
+
+def tallied(journal: Journal, tally: Tally) -> Journal:
+    """Return the journal of the same install with another tally."""
+    return msgspec.structs.replace(journal, deaths=tally.deaths, here_bytes=tally.here_bytes)
 
 
 def is_another_boot(journal: Journal, boot: bytes) -> bool:

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,14 @@ class Trouble:
     detail: str
     again_mono: float
     """By the event loop's clock."""
+
+
+OnTrouble = Callable[[Reason | None], Awaitable[None]]
+"""Told why nothing comes, and with None when something has come, or may come again."""
+
+
+async def tell_nobody(_: Reason | None) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -174,6 +174,14 @@ class Settings(BaseModel):
     fetch_attempts_max: int = Field(
         8, ge=1, le=1000, description="Tries to fetch one file before the install fails."
     )
+    fetch_deaths_max: int = Field(
+        30,
+        ge=1,
+        le=10_000,
+        description="Times that the agent may die while it fetches one release and nothing more "
+        "comes between two of them, before the install fails. To be switched off in order, or "
+        "while the hub is out of reach, counts for nothing.",
+    )
     fetch_stall_s: Seconds = Field(
         30.0, description="Silence after which a download is broken off and resumed."
     )

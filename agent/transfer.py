@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from agent.blocks import WORTH_BYTES, Blocks, WrongBlock, list_bytes, resumed
+from agent.blocks import BLOCK_BYTES, WORTH_BYTES, Blocks, WrongBlock, list_bytes, resumed
 from agent.line import (
     CHUNKED,
     FetchFailed,
@@ -110,6 +110,21 @@ class Transfer:
             if path.exists():
                 return path.stat().st_size
         return 0
+
+    def verified_bytes(self) -> int:
+        """Return how much of all files is here and was found right when it came.
+
+        Of a beginning that is its whole blocks, if there is a list to compare them with.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        if not self._folder.is_dir():
+            return 0
+        sizes = {path.name: path.stat().st_size for path in self._folder.iterdir()}
+        whole_bytes = sum(size for name, size in sizes.items() if "." not in name)
+        begun = [sizes.get(f"{Path(name).stem}.part", 0) for name in sizes if ".blocks" in name]
+        return whole_bytes + sum(size // BLOCK_BYTES * BLOCK_BYTES for size in begun)
 
     def attempt(self, sha256: str, length_bytes: int, line: Line) -> None:
         """Bring the file here, or a part of what is missing of it.

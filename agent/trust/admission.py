@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.clock import Clock
-from agent.line import Trouble
+from agent.line import OnTrouble, Trouble, tell_nobody
 from agent.log import say
 from agent.settings import Settings
 from agent.store import Store
@@ -81,6 +81,8 @@ class Admission:
         self._last: Answer | None = None
         self.trouble: Trouble | None = None
         """What keeps it from being proven that a release is signed; None while nothing does."""
+        self.on_trouble: OnTrouble = tell_nobody
+        """Told why nothing comes, and with None when something has come, or may come again."""
 
     @property
     def pinned(self) -> Path | None:
@@ -150,6 +152,8 @@ class Admission:
         self.trouble = None
         while True:
             go_on()
+            if self._nudge.is_set():  # the hub may be within reach again
+                await self.on_trouble(None)
             self._nudge.clear()
             floor = await self._floor()
             question = self._question(floor, component, version, digest, length_bytes)
@@ -157,6 +161,7 @@ class Admission:
             await self._keep(floor, answer)
             if answer.verdict == GRANTED:
                 self.trouble = None
+                await self.on_trouble(None)
                 return
             attempt += 1
             if answer.verdict != UNREACHABLE:
@@ -170,6 +175,7 @@ class Admission:
                 )
             if refused_count >= REFUSALS_MAX:
                 raise InstallerError(Reason(answer.reason), answer.detail)
+            await self.on_trouble(Reason.UNREACHABLE if answer.verdict == UNREACHABLE else None)
             ceiling_s = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
             wait_s = self._random.uniform(0, ceiling_s)
             again_mono = asyncio.get_running_loop().time() + wait_s

@@ -83,6 +83,7 @@ def settings_for(state_dir: Path, install_dir: Path) -> Settings:
             "install_dir": install_dir,
             "hub_url": os.environ["FIELDFARE_AGENT_HUB_URL"],
             "install_attempts_max": 3,
+            "fetch_deaths_max": 4,
             "allow_unsigned": True,
         }
     )

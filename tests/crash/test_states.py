@@ -89,10 +89,9 @@ UP = f"{TRIAL} committing committed"
 TRIED = "fetching staging activating rebooting trial"
 REBOOT = f"{TRIED} committing committed"
 
-# Dying while it fetches is not counted: a device may be switched off every evening for months
-# before its link is good enough. What ends a circle there is the service manager.
 CASES = [
     Case("directory", GOOD, State.FETCHING, "once", UP, Ending.NO_FAILURE),
+    Case("directory", GOOD, State.FETCHING, "always", "fetching failed", Ending.FAILED),
     Case("directory", GOOD, State.STAGING, "once", UP, Ending.NO_FAILURE),
     Case("directory", GOOD, State.STAGING, "always", "fetching staging failed", Ending.FAILED),
     Case("directory", GOOD, State.ACTIVATING, "once", UP, Ending.NO_FAILURE),

@@ -1,7 +1,7 @@
 """The hub's artifacts over HTTP, with ranges, and nothing else of a hub."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +19,8 @@ class Blobs:
         """Digest and Range header of each request."""
         self.packs: dict[str, list[tuple[int, bytes]]] = {}
         """Answers to `base/target`, one after the other; the last one again and again."""
+        self.on_request: Callable[[], object] = lambda: None
+        """Called, in a thread of the server, before an answer to each request for a blob."""
         self.url = ""
 
     def put(self, content: bytes) -> str:
@@ -50,6 +52,7 @@ def serving_blobs() -> Iterator[Blobs]:
             digest = self.path.removeprefix("/api/v1/blobs/")
             asked = self.headers.get("Range")
             blobs.requests.append((digest, asked))
+            blobs.on_request()
             content = blobs.contents.get(digest)
             if content is None:
                 self.answer(HTTPStatus.NOT_FOUND, b"")
