@@ -13,17 +13,13 @@ from typing import Final
 
 from firmware_hooks.contract import NO_OPTIONS, InstallerError, Options, Order
 from firmware_hooks.durable import explained, write_durably
-from firmware_hooks.hook import Ended
 from firmware_hooks.options import known, seconds
+from firmware_hooks.podman import STOP_S, Podman
 from firmware_hooks.shelf import Kept, Move, Shelf
-from firmware_hooks.tool import failed, run_tool
 from sync.stages import Reason
 
 TIMEOUT_S: Final = 600.0
-STOP_S: Final = 10.0
-"""Between asking a container to end and ending it."""
 LABEL: Final = "fieldfare.release"
-FULL: Final = "no space left on device"
 
 
 class ContainerInstaller:
@@ -43,9 +39,11 @@ class ContainerInstaller:
             InstallerError: An option is wrong.
         """
         known("container", options, ("podman", "run_options", "timeout_s", "stop_s"))
-        self._podman = shlex.split(str(options.get("podman", "podman")))
+        self._podman = Podman(
+            shlex.split(str(options.get("podman", "podman"))),
+            seconds("container", options, "timeout_s", TIMEOUT_S),
+        )
         self._run_options = shlex.split(str(options.get("run_options", "")))
-        self._timeout_s = seconds("container", options, "timeout_s", TIMEOUT_S)
         self._stop_s = seconds("container", options, "stop_s", STOP_S)
         self._shelf = Shelf("container", install_dir / component)
         self._name = f"fieldfare-{component}"
@@ -102,10 +100,8 @@ class ContainerInstaller:
         if not self._shelf.home.exists():
             return
         kept = {self._image(path.name) for path in (self._shelf.home / "releases").glob("*")}
-        form = "{{.Repository}}:{{.Tag}}"
-        listed = self._do("images", "--format", form, "--filter", f"reference={self._images}")
-        for image in sorted(set(listed.stdout.decode().split()) - kept):
-            self._do("rmi", image)
+        for image in sorted(self._podman.tags(self._images) - kept):
+            self._podman.do("rmi", image)
 
     # Images.
 
@@ -115,20 +111,10 @@ class ContainerInstaller:
     def _load(self, release: Kept) -> None:
         """Load the image of a release, and write down what it is."""
         archive = release.artifact(release.manifest.artifacts[0].name)
-        loaded = self._do("load", "--quiet", "--input", str(archive))
-        names = [
-            line.partition(":")[2].strip()
-            for line in loaded.stdout.decode(errors="replace").splitlines()
-            if line.startswith("Loaded image")
-        ]
-        if len(names) != 1:
-            raise InstallerError(
-                Reason.MANIFEST_INVALID, f"the archive holds {len(names)} images instead of one"
-            )
-        identity = self._do("image", "inspect", "--format", "{{.Id}}", names[0]).stdout.decode()
-        self._do("tag", identity.strip(), self._image(release.digest.hex()))
+        identity = self._podman.load(archive)
+        self._podman.do("tag", identity, self._image(release.digest.hex()))
         try:
-            write_durably(release.folder / "image.json", json.dumps(identity.strip()).encode())
+            write_durably(release.folder / "image.json", json.dumps(identity).encode())
         except OSError as error:
             raise explained(error) from None
 
@@ -154,11 +140,11 @@ class ContainerInstaller:
 
     def _start(self, release: Kept) -> None:
         identity = self._identity(release)
-        if self._call("image", "exists", identity).code != 0:
+        if not self._podman.has(identity):
             self._load(release)  # somebody removed it; the archive is still here
         options, command = _words(release)
         self._end()
-        self._do(
+        self._podman.do(
             *("run", "--detach", "--pull=never", "--restart=always"),
             *("--name", self._name, "--label", f"{LABEL}={release.digest.hex()}"),
             *self._run_options,
@@ -168,7 +154,7 @@ class ContainerInstaller:
         )
 
     def _end(self) -> None:
-        self._do("rm", "--force", "--ignore", f"--time={self._stop_s:.0f}", self._name)
+        self._podman.do("rm", "--force", "--ignore", f"--time={self._stop_s:.0f}", self._name)
 
     def _runs(self, release: Kept) -> bool:
         try:
@@ -180,23 +166,11 @@ class ContainerInstaller:
     def _require(self, release: Kept) -> None:
         """Make sure that the container of a release runs."""
         form = f'{{{{.State.Running}}}} {{{{.Image}}}} {{{{index .Config.Labels "{LABEL}"}}}}'
-        ended = self._call("container", "inspect", "--format", form, self._name)
+        ended = self._podman.call("container", "inspect", "--format", form, self._name)
         found = ended.stdout.decode(errors="replace").split()
         if ended.code != 0 or found != ["true", self._identity(release), release.digest.hex()]:
             said = "is not there" if ended.code != 0 else f"is not as the release: {found}"
             raise InstallerError(Reason.INSTALLER_FAILED, f"container {self._name} {said}"[:200])
-
-    def _do(self, *words: str) -> Ended:
-        ended = self._call(*words)
-        if ended.code != 0:
-            error = failed(f"podman {words[0]}", ended)
-            if FULL in error.detail:
-                raise InstallerError(Reason.NO_SPACE, error.detail)
-            raise error
-        return ended
-
-    def _call(self, *words: str) -> Ended:
-        return run_tool([*self._podman, *words], folder=Path("/"), timeout_s=self._timeout_s)
 
 
 def _words(release: Kept) -> tuple[list[str], list[str]]:

@@ -19,6 +19,7 @@ from firmware_hooks.mender import ledger
 from firmware_hooks.mender_module import MenderModuleInstaller
 from firmware_hooks.program import ProgramInstaller
 from firmware_hooks.sm_plugin import SmPluginInstaller
+from tests.contracts import test_compose
 from tests.fakes.firmware import BOARDS
 from tests.firmware_hooks import debs, plugins, slots
 from tests.firmware_hooks import rauc_device as rauc
@@ -403,7 +404,7 @@ def test_every_installer_that_can_be_chosen_is_held_to_the_contract() -> None:
     named = {point.value.partition(":")[2] for point in entry_points(group=ENTRY_POINTS)}
     held = {
         kind.removeprefix("Test") + "Installer"
-        for kind, value in globals().items()
+        for kind, value in (globals() | vars(test_compose)).items()
         if isinstance(value, type) and issubclass(value, InstallerConformance)
     }
     assert named <= held

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,11 @@ import pytest
 from firmware_hooks.contract import Options
 
 APART = "umount /sys/fs/cgroup/unified 2>/dev/null; echo ready; exec cat"
+NETS = "/etc/cni/net.d /var/lib/cni /etc/containers/networks"
+ALONE = f"""ip link set lo up
+for each in {NETS}; do [ ! -d $each ] || mount -t tmpfs tmpfs $each; done
+{APART}"""
+"""The same with networks of its own, which nobody else sees."""
 RUN_OPTIONS = "--network=none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
 LOOP = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
@@ -25,10 +30,10 @@ LOOP = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 class Podman:
     """podman below a folder."""
 
-    def __init__(self, space: int, folder: Path) -> None:
+    def __init__(self, space: int, folder: Path, spaces: Sequence[str]) -> None:
         places = [f"--{n}={folder}/{n}" for n in ("root", "runroot", "tmpdir")]
         self.words = [
-            *("nsenter", "--target", str(space), "--mount", "podman", *places),
+            *("nsenter", "--target", str(space), *spaces, "podman", *places),
             *("--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none"),
         ]
 
@@ -81,16 +86,20 @@ class Podman:
 
 
 @contextlib.contextmanager
-def podman() -> Iterator[Podman]:
-    """Give a podman, or skip the test where it cannot run containers."""
+def podman(*, alone: bool = False) -> Iterator[Podman]:
+    """Give a podman, or skip the test where it cannot run containers.
+
+    `alone`: with networks of its own.
+    """
+    spaces = ["--mount", "--net"] if alone else ["--mount"]
     if os.geteuid() != 0:
         pytest.skip("containers are tried as root alone")
     for program in ("podman", "busybox", "unshare", "nsenter"):
         if shutil.which(program) is None:
             pytest.skip(f"needs {program}")
     # podman wants a short name for it, shorter than those that pytest gives.
-    with tempfile.TemporaryDirectory(prefix="podman") as name, _name_space() as space:
-        made = Podman(space, Path(name))
+    with tempfile.TemporaryDirectory(prefix="podman") as name, _name_space(spaces) as space:
+        made = Podman(space, Path(name), spaces)
         if reason := _why_not(made, Path(name)):
             pytest.skip(reason)
         try:
@@ -100,10 +109,9 @@ def podman() -> Iterator[Podman]:
 
 
 @contextlib.contextmanager
-def _name_space() -> Iterator[int]:
-    with subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", APART], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
+def _name_space(spaces: Sequence[str]) -> Iterator[int]:
+    words = ["unshare", *spaces, "sh", "-c", ALONE if "--net" in spaces else APART]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         try:
