@@ -22,6 +22,8 @@ OPTIONS: Final = frozenset({"boot", "proc", "slot_a", "slot_b", "writable"})
 class AbSlotsInstaller(TwoSlots):
     """Installs images of one component into two slots in turn."""
 
+    parameters = frozenset({"image_sha256"})
+
     def __init__(self, component: str, install_dir: Path, options: Options = NO_OPTIONS) -> None:
         """Work for `component` with the slots and the bootloader that `options` name.
 

@@ -6,20 +6,29 @@ somebody moves changes nothing. One name for all releases: two never run side by
 """
 
 import json
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from firmware_hooks.contract import NO_OPTIONS, InstallerError, Options, Order
 from firmware_hooks.durable import explained, write_durably
-from firmware_hooks.options import known, seconds
+from firmware_hooks.options import known, known_parameters, seconds
 from firmware_hooks.podman import STOP_S, Podman
 from firmware_hooks.shelf import Kept, Move, Shelf
 from sync.stages import Reason
 
 TIMEOUT_S: Final = 600.0
 LABEL: Final = "fieldfare.release"
+
+OURS: Final = frozenset(
+    {"--name", "--detach", "--rm", "--restart", "--pull", "--replace", "--cidfile", "--pod"}
+)
+"""Options of `podman run` that this installer gives itself, or that would take its place."""
+
+_DETACHES: Final = re.compile(r"-[itqP]*d")
+"""`-d`, also among other short options that take no value."""
 
 
 class ContainerInstaller:
@@ -44,6 +53,7 @@ class ContainerInstaller:
             seconds("container", options, "timeout_s", TIMEOUT_S),
         )
         self._run_options = shlex.split(str(options.get("run_options", "")))
+        _refuse_ours(self._run_options, Reason.INSTALLER_FAILED)
         self._stop_s = seconds("container", options, "stop_s", STOP_S)
         self._shelf = Shelf("container", install_dir / component)
         self._name = f"fieldfare-{component}"
@@ -145,10 +155,12 @@ class ContainerInstaller:
         options, command = _words(release)
         self._end()
         self._podman.do(
-            *("run", "--detach", "--pull=never", "--restart=always"),
-            *("--name", self._name, "--label", f"{LABEL}={release.digest.hex()}"),
+            "run",
             *self._run_options,
             *options,
+            # After what others say, so that it counts.
+            *("--detach", "--pull=never", "--restart=always"),
+            *("--name", self._name, "--label", f"{LABEL}={release.digest.hex()}"),
             identity,
             *command,
         )
@@ -179,12 +191,7 @@ def _words(release: Kept) -> tuple[list[str], list[str]]:
     Raises:
         InstallerError: A parameter is wrong, or the release is not one image.
     """
-    unknown = set(release.manifest.parameters) - {"run_options", "command"}
-    if unknown:
-        raise InstallerError(
-            Reason.MANIFEST_INVALID,
-            f"parameter {min(unknown)!r} is not known to the container installer",
-        )
+    known_parameters("container", release.manifest, ("run_options", "command"))
     if len(release.manifest.artifacts) != 1:
         raise InstallerError(
             Reason.MANIFEST_INVALID, "the container installer takes exactly one artifact"
@@ -196,7 +203,22 @@ def _words(release: Kept) -> tuple[list[str], list[str]]:
         )
     except ValueError as error:
         raise InstallerError(Reason.MANIFEST_INVALID, f"run_options or command: {error}") from None
+    _refuse_ours(options, Reason.MANIFEST_INVALID)
     return options, command
+
+
+def _refuse_ours(options: Sequence[str], reason: Reason) -> None:
+    """Refuse options by which a container would not be found again, or would not stay.
+
+    Raises:
+        InstallerError: One is there; with this `reason`.
+    """
+    for option in options:
+        name = option.partition("=")[0]
+        if name in OURS or _DETACHES.match(option):
+            raise InstallerError(
+                reason, f"run_options: {name!r} is for the installer alone: leave it out"
+            )
 
 
 def _nothing(_: Move) -> None:

@@ -6,6 +6,7 @@ Owns the words for a wrong option: the device's owner reads them.
 from collections.abc import Collection
 
 from firmware_hooks.contract import InstallerError, Options
+from sync.manifest import Manifest
 from sync.stages import Reason
 
 
@@ -98,3 +99,18 @@ def refuse_unknown(options: Options, known: Collection[str]) -> None:
 def wrong(name: str, why: str) -> InstallerError:
     """Return the error that says what is wrong with the setting `name`."""
     return InstallerError(Reason.INSTALLER_FAILED, f"the installer's setting `{name}` {why}"[:200])
+
+
+def known_parameters(installer: str, manifest: Manifest, names: Collection[str]) -> None:
+    """Make sure that a release asks for nothing that is not known: a misspelt check is none.
+
+    Raises:
+        InstallerError: It does; `MANIFEST_INVALID`.
+    """
+    unknown = sorted(set(manifest.parameters) - set(names))
+    if unknown:
+        has = f"it has {', '.join(sorted(names))}" if names else "it has none"
+        raise InstallerError(
+            Reason.MANIFEST_INVALID,
+            f"parameter {unknown[0]!r} is not known to the {installer} installer; {has}"[:200],
+        )

@@ -7,8 +7,9 @@ Owns `<install_dir>/<component>`:
     releases/<digest>/<part>       a link to each part; commands run in the folder that holds them
 
 Parts are staged and put in place in the order that the release names, and taken back in the reverse
-one. Nothing is put in place before every part is staged. What runs is the release that all parts
-are of; where they differ nothing is said to run, and going back goes on until they agree.
+one. Nothing is put in place before every part is staged, and nothing is while one asks to wait.
+What runs is the release that all parts are of; where they differ nothing is said to run, and going
+back goes on until they agree.
 
 To its installer a part is a release of its own: a manifest that names nothing but it, with a digest
 of its own.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from firmware_hooks.contract import Installer, InstallerError, Order, Reboots
+from firmware_hooks.contract import Installer, InstallerError, Order, Reboots, RetryLater
 from firmware_hooks.durable import explained, fsync, write_durably
 from sync.manifest import Manifest
 from sync.stages import Reason
@@ -64,8 +65,25 @@ class Series:
         parts = self._parts(digest)
         if parts is None:
             raise InstallerError(Reason.INSTALLER_FAILED, "the release is not staged")
-        for member in self._members:
-            member.installer.activate(parts[member.name])
+        for at, member in enumerate(self._members):
+            try:
+                member.installer.activate(parts[member.name])
+            except RetryLater as later:
+                # To wait is to have switched nothing, and it may take days.
+                self._take_back(self._members[:at], parts)
+                raise RetryLater(f"{member.name}: {later.detail}", later.wait_s) from None
+
+    def _take_back(self, members: Sequence[Member], parts: Mapping[str, bytes]) -> None:
+        """Take parts back that were just put in place, the last one first.
+
+        Raises:
+            InstallerError: One could not be; the others were.
+        """
+        failed = self._every(
+            lambda member: member.installer.roll_back(parts[member.name]), list(reversed(members))
+        )
+        if failed is not None:
+            raise failed
 
     def check_trial(self, digest: bytes) -> None:
         """Make sure that every part is of this release."""

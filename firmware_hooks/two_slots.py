@@ -17,12 +17,14 @@ else is asked for.
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 
 from firmware_hooks.boot.contract import Boot, other
 from firmware_hooks.contract import InstallerError, Order
 from firmware_hooks.durable import PARTIAL, explained, make_folder, remove, write_durably
+from firmware_hooks.options import known_parameters
 from sync.stages import Reason
 
 
@@ -56,6 +58,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 class TwoSlots:
     """All that installers with two slots have in common."""
+
+    parameters: ClassVar[frozenset[str]] = frozenset()
+    """What a release may say to this installer."""
 
     def __init__(self, component: str, install_dir: Path, boot: Boot, proc: Path) -> None:
         """Work for `component`; `boot` decides what boots, `proc` tells one boot from another."""
@@ -100,6 +105,7 @@ class TwoSlots:
                 Reason.MANIFEST_INVALID,
                 f"the installer {order.manifest.installer} takes exactly one artifact",
             )
+        known_parameters(order.manifest.installer, order.manifest, self.parameters)
         state = self._read()
         is_new = not self.folder(order.digest).is_dir()
         try:

@@ -83,6 +83,17 @@ def test_a_slot_runs_after_the_reboot_that_is_asked_for_and_not_before(home: Pat
     made(home).check_trial(new.digest)
 
 
+def test_a_misspelt_check_of_the_image_is_refused_before_a_slot_is_touched(home: Path) -> None:
+    old = install(home, "1")
+    before = [(home / name).read_bytes() for name in ("slot_a", "slot_b")]
+    new = order(home, image("2"), parameters={"image_sha265": "0" * 64})
+    with pytest.raises(InstallerError, match="'image_sha265' is not known to the ab-slots") as no:
+        made(home).stage(new)
+    assert no.value.reason == Reason.MANIFEST_INVALID
+    assert made(home).running() == old.digest
+    assert [(home / name).read_bytes() for name in ("slot_a", "slot_b")] == before
+
+
 def test_a_bootloader_that_went_back_is_said_to_have_fallen_back(home: Path) -> None:
     old, new = install(home, "1"), order(home, image("2"))
     made(home).stage(new)

@@ -184,7 +184,20 @@ def test_what_is_no_image_is_refused_and_nothing_of_it_stays(device: Device) -> 
     assert device.images() == set()
 
 
-@pytest.mark.parametrize("parameters", [{"colour": "red"}, {"run_options": "'"}, {"command": "'"}])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"colour": "red"},
+        {"run_options": "'"},
+        {"command": "'"},
+        {"run_options": "--name other"},
+        {"run_options": "--name=other"},
+        {"run_options": "--env A=b -d"},
+        {"run_options": "-itd"},
+        {"run_options": "--rm"},
+        {"run_options": "--restart=no"},
+    ],
+)
 def test_a_parameter_that_is_wrong_is_refused_before_anything_is_loaded(
     parameters: dict[str, str], device: Device
 ) -> None:
@@ -193,6 +206,20 @@ def test_a_parameter_that_is_wrong_is_refused_before_anything_is_loaded(
 
     assert refused.value.reason == Reason.MANIFEST_INVALID
     assert device.images() == set()
+
+
+def test_the_device_does_not_take_over_the_name_of_containers_either(device: Device) -> None:
+    with pytest.raises(InstallerError, match="'--name' is for the installer alone"):
+        device.installer(run_options="--name other")
+
+
+def test_options_with_values_that_look_like_ours_are_none_of_ours(device: Device) -> None:
+    words = device.podman.options()["run_options"]
+    installer = device.installer(run_options=f"{words} -eWORD=d --env NAME=--rm")
+    order = device.order("1", run_options="--label fieldfare.release=another")
+    installer.stage(order)
+    installer.activate(order.digest)
+    installer.check_trial(order.digest)
 
 
 def test_a_device_without_podman_says_so(device: Device) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from firmware_hooks.contract import InstallerError, Order
+from firmware_hooks.contract import InstallerError, Order, RetryLater
 from firmware_hooks.directory import DirectoryInstaller
 from firmware_hooks.series import Member, Series
 from sync.manifest import Artifact, Health, Manifest, PartOf
@@ -30,6 +30,7 @@ class Trouble:
         self.calls = 0
         self.cut_at = 0
         self.fails: set[tuple[str, str]] = set()
+        self.waits: set[tuple[str, str]] = set()
 
     def around(self, part: str, call: str, act: Callable[[], Any]) -> Any:
         for is_before in (True, False):
@@ -37,6 +38,8 @@ class Trouble:
             if self.calls == self.cut_at:
                 raise PowerCut
             if is_before:
+                if (part, call) in self.waits:
+                    raise RetryLater("the machine is in use", 60)
                 if (part, call) in self.fails:
                     raise InstallerError(Reason.INSTALLER_FAILED, f"{call} fails")
                 done = act()
@@ -248,3 +251,63 @@ def test_whatever_fails_and_wherever_the_power_goes_all_parts_are_of_one_release
     ended = new if step == 3 else old
     assert bench.series().running() == ended.digest
     assert bench.versions() == all_of("2" if step == 3 else "1")
+
+
+@pytest.mark.parametrize("part", NAMES)
+def test_while_a_part_asks_to_wait_all_parts_are_the_old_ones(bench: Bench, part: str) -> None:
+    old, new = bench.run("1"), bench.order("2")
+    series = bench.series()
+    series.stage(new)
+    for _ in range(3):
+        bench.trouble.waits = {(part, "activate")}
+        with pytest.raises(RetryLater, match=f"{part}: the machine is in use") as later:
+            series.activate(new.digest)
+        assert later.value.wait_s == 60
+        assert series.running() == old.digest
+        assert bench.versions() == all_of("1")
+    bench.trouble.waits = set()
+    series.activate(new.digest)
+    series.check_trial(new.digest)
+    assert series.running() == new.digest
+    assert bench.versions() == all_of("2")
+
+
+def test_a_part_that_cannot_be_taken_back_before_a_wait_is_no_wait(bench: Bench) -> None:
+    old, new = bench.run("1"), bench.order("2")
+    series = bench.series()
+    series.stage(new)
+    bench.trouble.waits = {("web", "activate")}
+    bench.trouble.fails = {("models", "roll_back")}
+    with pytest.raises(InstallerError) as failed:
+        series.activate(new.digest)
+    assert not isinstance(failed.value, RetryLater)
+    bench.trouble.fails = set()
+    assert series.roll_back(new.digest) == old.digest
+    assert bench.versions() == all_of("1")
+
+
+def test_killed_anywhere_while_parts_are_taken_back_for_a_wait_it_ends_with_all_or_none(
+    tmp_path: Path,
+) -> None:
+    cut_at = 1
+    while True:
+        folder = tmp_path / str(cut_at)
+        folder.mkdir()
+        bench = Bench(folder, Trouble())
+        old, new = bench.run("1"), bench.order("2")
+        bench.series().stage(new)
+        bench.trouble.calls, bench.trouble.cut_at = 0, cut_at
+        bench.trouble.waits = {("web", "activate")}
+        try:
+            with pytest.raises(RetryLater):
+                bench.series().activate(new.digest)
+        except PowerCut:
+            bench.trouble.cut_at = 0
+            with pytest.raises(RetryLater):
+                bench.series().activate(new.digest)
+            assert bench.series().running() == old.digest
+            assert bench.versions() == all_of("1")
+            cut_at += 1
+        else:
+            break
+    assert cut_at > 8
