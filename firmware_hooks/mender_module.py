@@ -20,7 +20,7 @@ from firmware_hooks.contract import NO_OPTIONS, InstallerError, Options, Order
 from firmware_hooks.durable import explained, verify
 from firmware_hooks.mender import forward
 from firmware_hooks.mender.back import finish, give_up, reboot_back, roll_back
-from firmware_hooks.mender.ledger import OVER, UNTOUCHED, Ledger, Phase, Reboot, this_boot
+from firmware_hooks.mender.ledger import OVER, UNTOUCHED, Install, Ledger, Phase, Reboot, this_boot
 from firmware_hooks.mender.module import end_leftovers
 from firmware_hooks.mender.payload import BadPayload, payload_of
 from firmware_hooks.mender.scripts import ScriptLimits
@@ -135,8 +135,14 @@ class MenderModuleInstaller:
             forward.reboot(self._workplace, install)
 
     def awaits_reboot(self) -> tuple[str, ...] | None:
-        """Tell whether the device has to be restarted: the module answered `Automatic`."""
+        """Tell whether the device has to be restarted: the module answered `Automatic`.
+
+        After a restart on the way back the module is asked first whether it led there; if not, it
+        takes another one.
+        """
         install = self._seen().install
+        if install is not None and _has_restarted_back(install):
+            install = self._settled().install
         if install is None or install.reboot is not Reboot.AUTOMATIC:
             return None
         is_waiting = install.phase in (Phase.REBOOTING, Phase.REBOOTING_BACK)
@@ -213,11 +219,11 @@ class MenderModuleInstaller:
             return _digest(ledger.running)
         if install.phase in (Phase.INSTALLING, Phase.ROLLING_BACK):
             return None  # something between the two
+        if _has_restarted_back(install):
+            return None  # `ArtifactVerifyRollbackReboot` has still to say
         is_this = install.is_running
         if install.phase is Phase.REBOOTING:
             is_this = install.boot != this_boot()
-        elif install.phase is Phase.REBOOTING_BACK:
-            is_this = install.is_running and install.boot == this_boot()
         return _digest(install.digest if is_this else install.before)
 
     def folder(self, digest: bytes) -> Path:
@@ -245,7 +251,7 @@ class MenderModuleInstaller:
         ):
             # Mender takes a crash in this state for the restart; `ArtifactVerifyReboot` decides.
             self._workplace.note(replace(install, phase=Phase.REBOOTED, is_running=True))
-        elif install.phase is Phase.REBOOTING_BACK and install.boot != this_boot():
+        elif _has_restarted_back(install):
             self._workplace.fault_of(lambda: reboot_back(self._workplace, install))
         elif install.phase in OVER:
             finish(self._workplace, install)
@@ -259,6 +265,10 @@ class MenderModuleInstaller:
 
     def _say(self, line: str) -> None:
         self.on_progress(line)
+
+
+def _has_restarted_back(install: Install) -> bool:
+    return install.phase is Phase.REBOOTING_BACK and install.boot != this_boot()
 
 
 def _nobody(_: str) -> None:

@@ -514,6 +514,8 @@ def test_a_device_that_booted_the_old_release_has_fallen_back_and_goes_back(
     assert bench.installer.roll_back(new.digest) == old.digest
     assert bench.installer.awaits_reboot() == ()
     bench.reboot("third")
+    assert bench.installer.running() is None
+    assert bench.installer.awaits_reboot() is None
     assert bench.installer.running() == old.digest
     assert bench.installer.roll_back(new.digest) == old.digest
 
@@ -525,6 +527,32 @@ def test_a_device_that_booted_the_old_release_has_fallen_back_and_goes_back(
         "ArtifactFailure",
         "Cleanup",
     ]
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 3])
+def test_after_a_restart_on_the_way_back_the_module_says_first_whether_it_led_there(
+    bench: Device, failures: int
+) -> None:
+    old, new = bench.order("1"), bench.order("2")
+    bench.install(old)
+    bench.answer("NeedsArtifactReboot", "Automatic")
+    if failures:
+        bench.fail("ArtifactVerifyRollbackReboot", failures)
+    bench.activate(new)
+    bench.reboot("second")
+    bench.installer.check_trial(new.digest)
+    assert bench.installer.roll_back(new.digest) == old.digest
+    restarts = 0
+    while bench.installer.awaits_reboot() is not None:
+        restarts += 1
+        bench.reboot(f"back-{restarts}")
+        assert bench.installer.running() is None
+
+    assert restarts == min(failures + 1, 3)
+    assert bench.installer.running() == (new.digest if failures == 3 else old.digest)
+    bench.installer.clean_up()
+    bench.answer("NeedsArtifactReboot", "No")
+    bench.install(bench.order("3"))
 
 
 @pytest.mark.parametrize("answer", ["Yes", "Automatic"])
