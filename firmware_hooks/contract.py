@@ -44,10 +44,12 @@ class InstallerError(Exception):
 
 
 class RetryLater(InstallerError):
-    """Not now: something on the device asks to wait, and nothing was switched.
+    """Not now: something on the device asks to wait.
+
+    Nothing was switched then, except on the way back.
 
     `stage` and `activate` may raise it. The agent asks again after `wait_s`, for as long as it puts
-    off the install.
+    off the install. `roll_back` may too, and then something may have been switched back.
     """
 
     def __init__(self, detail: str, wait_s: float) -> None:

@@ -286,8 +286,6 @@ class DebInstaller:
                 self._install(move)
         except Locked:
             busy = "another program installs packages: dpkg's lock is taken"
-            if move.is_back:
-                raise InstallerError(Reason.ROLLBACK_FAILED, busy) from None
             raise RetryLater(busy, LATER_S) from None
         except OSError as error:
             raise explained(error) from None

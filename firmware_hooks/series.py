@@ -107,6 +107,7 @@ class Series:
         """Take every part back, the last one first, and return the release that all are of then.
 
         Raises:
+            RetryLater: A part wants to be asked later; the others were taken back.
             InstallerError: A part could not be taken back; the others were. `INCONSISTENT` if parts
                 of several releases are there now.
         """
@@ -119,6 +120,8 @@ class Series:
             after[member.name] = member.installer.roll_back(parts[member.name])
 
         failed = self._every(back, list(reversed(self._members)))
+        if isinstance(failed, RetryLater):
+            raise failed
         if failed is not None:
             is_mixed = len({parts[name] == now for name, now in self._now().items()}) > 1
             reason = Reason.INCONSISTENT if is_mixed else failed.reason
@@ -202,14 +205,20 @@ class Series:
     def _every(
         self, act: Callable[[Member], object], members: Sequence[Member]
     ) -> InstallerError | None:
-        """Let each member act, whatever becomes of the others; return the first failure."""
+        """Let each member act, whatever becomes of the others; return the first failure.
+
+        That one wants to be asked later is returned where none has failed.
+        """
         first: InstallerError | None = None
+        later: RetryLater | None = None
         for member in members:
             try:
                 act(member)
+            except RetryLater as error:
+                later = later or RetryLater(f"{member.name}: {error.detail}", error.wait_s)
             except InstallerError as error:
                 first = first or InstallerError(error.reason, f"{member.name}: {error.detail}")
-        return first
+        return first or later
 
     def _link(self, digest: bytes) -> None:
         folder, parts = self.folder(digest), self._parts(digest) or {}

@@ -218,6 +218,9 @@ class SmPluginInstaller:
         if move.is_back and move.leave is not None:
             try:
                 self._bring_back(move.leave, self._was(move.leave), reach)
+            except _Later as later:
+                # Whatever was done until here is done again then.
+                raise RetryLater(later.detail, LATER_S) from None
             except InstallerError as error:
                 if error.reason == Reason.HOOK_TIMED_OUT:
                     raise

@@ -455,6 +455,26 @@ def test_while_somebody_else_installs_the_agent_is_asked_to_come_back_later(
     assert device.has() == {"lamp": "2"}
 
 
+def test_a_way_back_waits_for_somebody_else_too(device: Device) -> None:
+    old = put(device.installer(), device.order("1"))
+    new = device.order("2")
+    device.installer().stage(new)
+    device.installer().activate(new.digest)
+    path = device.root / "var/lib/dpkg/lock-frontend"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        for _ in range(2):
+            with pytest.raises(RetryLater, match="lock is taken"):
+                device.installer(lock_wait_s=0.3).roll_back(new.digest)
+        other.communicate()
+
+    assert device.installer().roll_back(new.digest) == old
+    assert device.has() == {"lamp": "1"}
+
+
 def test_nobody_else_can_install_while_the_agent_does(device: Device) -> None:
     holder = f"""{sys.executable} -c "
 import fcntl

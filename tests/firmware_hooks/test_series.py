@@ -311,3 +311,22 @@ def test_killed_anywhere_while_parts_are_taken_back_for_a_wait_it_ends_with_all_
         else:
             break
     assert cut_at > 8
+
+
+def test_a_part_that_wants_to_wait_on_the_way_back_keeps_no_other_part(bench: Bench) -> None:
+    old, new = bench.run("1"), bench.order("2")
+    series = bench.series()
+    series.stage(new)
+    series.activate(new.digest)
+    bench.trouble.waits = {("models", "roll_back")}
+    with pytest.raises(RetryLater, match="models"):
+        series.roll_back(new.digest)
+    assert bench.versions() == {**all_of("1"), "models": "models 2"}
+    assert series.running() is None
+    bench.trouble.fails = {("web", "roll_back")}
+    with pytest.raises(InstallerError) as failed:
+        series.roll_back(new.digest)
+    assert not isinstance(failed.value, RetryLater)
+    bench.trouble.waits = bench.trouble.fails = set()
+    assert series.roll_back(new.digest) == old.digest
+    assert bench.versions() == all_of("1")

@@ -211,6 +211,21 @@ def test_a_plugin_that_says_retry_later_is_called_again(phase: str, device: Devi
     assert device.has() == {"a": "2"}
 
 
+def test_a_plugin_that_says_retry_later_on_the_way_back_is_called_again(device: Device) -> None:
+    old = put(device.installer(), device.order("1", "install a 1"))
+    new = device.order("2", "install a 2")
+    device.start(new)
+    make_plugin(device.folder, "jar", before='[ "$1" != prepare ] || { echo locked >&2; exit 3; }')
+
+    for _ in range(2):
+        with pytest.raises(RetryLater, match="locked"):
+            device.installer().roll_back(new.digest)
+
+    make_plugin(device.folder, "jar")
+    assert device.installer().roll_back(new.digest) == old
+    assert device.has() == {"a": "1"}
+
+
 def test_retry_later_in_the_middle_of_the_work_is_a_failure(device: Device) -> None:
     make_plugin(
         device.folder, "jar", has_list=False, before='[ "$1 ${2-}" != "install b" ] || exit 3'
