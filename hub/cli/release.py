@@ -8,7 +8,14 @@ import click
 
 from hub import answers
 from hub.cli.exits import CommandFailed, Exit
-from hub.cli.keys import key_folder, keys_option, now_s, passphrase, signing
+from hub.cli.keys import (
+    key_folder,
+    keys_option,
+    now_s,
+    passphrase,
+    require_right_clock,
+    signing,
+)
 from hub.cli.options import (
     as_json,
     bytes_words,
@@ -91,7 +98,8 @@ def build(  # noqa: PLR0913 - one argument for each option
     try:
         file = description or trees[-1] / DESCRIPTION
         with build_release(trees, file, version=version, unmeasured=unmeasured) as built:
-            targets = sign(built.manifest, keys, is_signed=not unsigned)
+            hub = client if output is None else None
+            targets = sign(built.manifest, keys, hub, is_signed=not unsigned)
             artifacts = {built.manifest.artifacts[0].name: built.artifact}
             places: dict[str, Path] = {}
             if output is not None:
@@ -146,7 +154,8 @@ def assemble(  # noqa: PLR0913 - one argument for each option
 
     try:
         with assembled(description, version=version, unmeasured=unmeasured) as made:
-            targets = sign(made.manifest, keys, is_signed=not unsigned)
+            hub = client if output is None else None
+            targets = sign(made.manifest, keys, hub, is_signed=not unsigned)
             places: dict[str, Path] = {}
             if output is not None:
                 places = write(made.manifest, made.artifacts, output, targets)
@@ -156,8 +165,8 @@ def assemble(  # noqa: PLR0913 - one argument for each option
             digest = made.manifest.digest().hex()
             if as_json:
                 shown = {name: str(path) for name, path in places.items()}
-                hub = None if output is not None else client.url
-                print_json({"release": made.name, "digest": digest, "hub": hub, "files": shown})
+                url = None if output is not None else client.url
+                print_json({"release": made.name, "digest": digest, "hub": url, "files": shown})
             elif output is not None:
                 click.echo(f"wrote {made.name} ({digest[:16]}) to {output}")
             else:
@@ -213,6 +222,7 @@ def withdraw(name: str, keys: Path, client: HubClient, *, as_json: bool) -> None
 
     component, _, version = name.partition("@")
     with signing(), failures():
+        require_right_clock(client)
         targets = office.unlist_release(
             key_folder(keys), component, version, passphrase(), now_s=now_s()
         )

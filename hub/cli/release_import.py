@@ -94,7 +94,8 @@ def import_release(  # noqa: PLR0913, PLR0917 - one argument for each option
             key=key.read_bytes() if key is not None else None,
             stands_for=_pairs(depends),
         ) as made:
-            targets = sign(made.manifest, keys, is_signed=not unsigned)
+            hub = client if output is None else None
+            targets = sign(made.manifest, keys, hub, is_signed=not unsigned)
             places: dict[str, Path] = {}
             if output is not None:
                 places = write(made.manifest, made.artifacts, output, targets)

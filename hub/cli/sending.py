@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hub.cli.exits import CommandFailed, Exit
-from hub.cli.keys import key_folder, now_s, passphrase, signing
+from hub.cli.keys import key_folder, now_s, passphrase, require_right_clock, signing
+from hub.cli.options import failures
 from hub.client import HubClient
 
 if TYPE_CHECKING:
@@ -25,18 +26,28 @@ TARGETS_SUFFIX: Final = ".targets.json"
 """End of the name of a signed list of releases beside a release that was built."""
 
 
-def sign(manifest: "Manifest", keys: Path, *, is_signed: bool) -> bytes | None:
+def sign(
+    manifest: "Manifest", keys: Path, client: HubClient | None, *, is_signed: bool
+) -> bytes | None:
     """Return the signed list with this release on it; None if it is not to be signed.
+
+    Args:
+        manifest: The release.
+        keys: Folder of the keys.
+        client: The hub that it goes to, None if it goes to none yet.
+        is_signed: Whether it is to be signed.
 
     Raises:
         CommandFailed: The keys cannot sign it, or it may not be signed.
     """
     from hub.trust import signing as office  # noqa: PLC0415 - costs 100 ms
 
-    with signing():
+    with signing(), failures():
         if not is_signed:
             office.require_measured(manifest)
             return None
+        if client is not None:
+            require_right_clock(client)
         return office.list_release(key_folder(keys), manifest, passphrase(), now_s=now_s())
 
 

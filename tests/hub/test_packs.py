@@ -32,6 +32,7 @@ OTHER: Files = {"blob": Random(4).randbytes(40_000)}
 DESCRIPTION = """
 component = "lamp"
 version = "{}"
+unmeasured = "a tree of the tests"
 [health]
 command = ["true"]
 """

@@ -37,6 +37,12 @@ class Ground:
         assert answer.is_success, answer.text
         return answer.json()
 
+    async def presences(self, device: str, count: int) -> None:
+        """Wait until the hub tells of so many spans of presence."""
+        async with asyncio.timeout(WAIT_MAX_S):
+            while len((await self.ask("GET", f"/devices/{device}"))["presence"]) < count:
+                await asyncio.sleep(POLL_S)
+
     async def release(self, version: str) -> str:
         digest = hashlib.sha256(BLOB).hexdigest()
         await self.ask("PUT", f"/blobs/{digest}", content=BLOB)
@@ -146,11 +152,10 @@ async def test_presence_is_unknown_while_the_hub_is_away_and_known_again_afterwa
     ground.fleet.write("d1", fact("class", "lamp"))
     ground.fleet.announce("d1", birth=1)
     await ground.settle()
+    await ground.presences("d1", 1)  # a presence travels apart from documents
     ground.hub.kill()
     await ground.hub.start()
-    async with asyncio.timeout(WAIT_MAX_S):
-        while len((await ground.ask("GET", "/devices/d1"))["presence"]) < 2:
-            await asyncio.sleep(POLL_S)
+    await ground.presences("d1", 2)
     first, second = reversed((await ground.ask("GET", "/devices/d1"))["presence"])
     assert first["online"]
     assert second["online"]
