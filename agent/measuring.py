@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Final
@@ -63,6 +64,8 @@ class Measuring:
     ) -> None:
         """`load` comes first; `on_written` is called when the hub can be told of something."""
         self.measures = Measures()
+        self._told_dropped: Counter[str] = Counter()
+        """What the series tell of what was dropped in this start."""
         self._settings = settings
         self._store = store
         self._documents = documents
@@ -140,6 +143,7 @@ class Measuring:
             self.measures.count(Series("device.connected_s"), self._connected_s)
             self.measures.count(Series("device.expected_s"), self._expected_s)
             self._connected_s = self._expected_s = 0.0
+        self._tell_dropped()
         entries = self.measures.entries(self._clock.stamp())
         try:
             await self._documents.measure(entries)
@@ -148,6 +152,12 @@ class Measuring:
             raise
         if entries:
             self._on_written()
+
+    def _tell_dropped(self) -> None:
+        """Have the hub told what was not measured: figures that lack something must say so."""
+        for why, number in (self.measures.dropped - self._told_dropped).items():
+            self.measures.count(Series(f"agent.dropped.{why}"), number)
+            self._told_dropped[why] += number
 
     def take(self, text: str) -> list[str]:
         """Measure lines; return what was wrong with them."""

@@ -207,6 +207,12 @@ class Verdicts(Request, frozen=True, kw_only=True):
     acknowledged: tuple[Point, ...]
 
 
+class Outcomes(Answer, frozen=True, kw_only=True):
+    """The latest deployments, judged."""
+
+    items: tuple[Verdicts, ...]
+
+
 class DeviceDeployment(Outcome, frozen=True, kw_only=True):
     """One deployment of a device."""
 

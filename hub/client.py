@@ -150,6 +150,10 @@ class HubClient:
         """Return every judgement on one deployment."""
         return self._ask(answers.Verdicts, "GET", f"/deployments/{_part(deployment)}/verdicts")
 
+    def outcomes(self, limit: int) -> tuple[answers.Verdicts, ...]:
+        """Return every judgement on each of the latest deployments, latest first."""
+        return self._ask(answers.Outcomes, "GET", f"/outcomes?limit={limit}").items
+
     # What changes something.
 
     def has_blob(self, sha256: str) -> bool:

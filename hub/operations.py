@@ -7,10 +7,11 @@ when it is durable.
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from firmware_hooks.tree import tree_named
-from hub import deployments, judging, releases, terms, views, wishes
+from hub import deployments, judging, measures, releases, terms, views, wishes
 from hub.artifact_store import ArtifactStore
 from hub.artifacts import is_digest
 from hub.audit import DONE, UNCHANGED, Act, Ledger, who_acts
@@ -31,11 +32,13 @@ from hub.store import queries
 from hub.store import releases as release_store
 from hub.store.audit import Row
 from hub.store.database import Connection, Database
+from hub.store.measures import Asked
 from hub.store.releases import Release
 from hub.terms import Order
 from hub.trust import notary
 from sync.documents import BadName, DocumentName, Kind
 from sync.manifest import parse_manifest
+from sync.selector import BadSelector
 from sync.topics import check_device, check_group
 
 T = TypeVar("T")
@@ -263,6 +266,70 @@ class Operations:
             )
 
         return await self._kept_read(("verdicts", deployment), job)
+
+    async def outcomes(self, limit: int) -> list[dict[str, Any]]:
+        """Return every judgement on each of the latest deployments, latest first."""
+        return [
+            await self.verdicts(str(each["deployment"])) for each in await self.deployments(limit)
+        ]
+
+    # ----------------------------------------------------------------------------- measures
+    async def measures(self, asked: Asked, device: str, where: str) -> dict[str, Any]:
+        """Return what devices measured, merged by series.
+
+        Raises:
+            Refusal: `where` is no selector.
+        """
+        return await self._measured(
+            ("measures", asked, device, where),
+            device,
+            where,
+            partial(measures.overview, asked=asked),
+        )
+
+    async def measure(self, asked: Asked, device: str, where: str) -> dict[str, Any]:
+        """Return one metric with the shape of its values, and device by device.
+
+        Raises:
+            NotFound: Nothing that is asked about has measured it.
+            Refusal: `where` is no selector.
+        """
+        found = await self._measured(
+            ("measure", asked, device, where), device, where, partial(measures.one, asked=asked)
+        )
+        if not found["series"]:
+            raise NotFound(f"no device that was asked about has measured {asked.metric[:64]!r}")
+        return found
+
+    async def events(self, code: str, release: str, device: str, where: str) -> dict[str, Any]:
+        """Return what went wrong on devices and broke nothing.
+
+        Raises:
+            Refusal: `where` is no selector.
+        """
+        act = partial(measures.events, code=code, release=release)
+        return await self._measured(("events", code, release, device, where), device, where, act)
+
+    async def cases(self, release: str, device: str, where: str) -> dict[str, Any]:
+        """Return what applications intended, and what it came to.
+
+        Raises:
+            Refusal: `where` is no selector.
+        """
+        act = partial(measures.cases, release=release)
+        return await self._measured(("cases", release, device, where), device, where, act)
+
+    async def _measured(
+        self, key: object, device: str, where: str, act: Callable[..., dict[str, Any]]
+    ) -> dict[str, Any]:
+        def job(db: Connection) -> dict[str, Any]:
+            try:
+                is_chosen = measures.chosen(db, device, where)
+            except BadSelector as error:
+                raise Refusal(str(error)) from None
+            return act(db, is_chosen=is_chosen)
+
+        return await self._kept_read(key, job)
 
     # -------------------------------------------------------------------------------- fleet
     async def fleet(self) -> dict[str, Any]:

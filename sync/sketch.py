@@ -171,6 +171,23 @@ class Sketch:
         """Return the counts by index at `scale`."""
         return dict(self._buckets)
 
+    def bars(self, bars_max: int) -> list[tuple[float, float, int]]:
+        """Return the shape in so many steps at most: (above, up to, count), the empty ones too.
+
+        Zero and less are the first step, if there are any.
+        """
+        coarse = self.copy()
+        while coarse._buckets and max(coarse._buckets) - min(coarse._buckets) >= bars_max - 1:  # noqa: SLF001 - of its own kind
+            coarse._coarsen(coarse.scale - 1)  # noqa: SLF001 - the same
+        found = [(self.least, 0.0, self.zeros)] if self.zeros else []
+        held = coarse.buckets()
+        if held:
+            found += [
+                (_edge(index, coarse.scale), _edge(index + 1, coarse.scale), held.get(index, 0))
+                for index in range(min(held), max(held) + 1)
+            ]
+        return found
+
     def copy(self) -> "Sketch":
         """Return a sketch of the same observations."""
         twin = Sketch()

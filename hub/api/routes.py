@@ -25,6 +25,14 @@ LIMIT: Final = 100
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="Most entries in the answer.")]
 
 
+JUDGED: Final = 20
+JUDGED_MAX: Final = 100
+
+JudgedLimit = Annotated[
+    int, QueryParameter(ge=1, le=JUDGED_MAX, description="Most deployments that are judged.")
+]
+
+
 class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How devices may wait with a deployment. What is left out stays as it is."""
 
@@ -192,6 +200,12 @@ async def report(operations: TheOperations, deployment: FromPath[str]) -> dict[s
 async def verdicts(operations: TheOperations, deployment: FromPath[str]) -> dict[str, Any]:
     """Judge it: ok, breach, too little evidence, or unhealthy, each with what it rests on."""
     return await operations.verdicts(deployment)
+
+
+@get("/outcomes", summary="The latest deployments, judged")
+async def outcomes(operations: TheOperations, limit: JudgedLimit = JUDGED) -> dict[str, Any]:
+    """Judge each of them; what was judged a moment ago is not judged again."""
+    return {"items": await operations.outcomes(limit)}
 
 
 @delete("/deployments/{deployment:str}", summary="Take a deployment back", status_code=HTTP_200_OK)

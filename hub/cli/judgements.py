@@ -58,6 +58,24 @@ def verdict_lines(held: answers.Verdicts, *, is_all: bool) -> RenderableType:
     return Group(*parts)
 
 
+def glance(found: Sequence[answers.Verdicts]) -> RenderableType:
+    """Return one line for each deployment, with the questions that are out of range."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("verdict", "deployment", "release", "what came of it"):
+        table.add_column(name, no_wrap=name != "what came of it")
+    for each in sorted(found, key=lambda held: URGENCY.index(held.verdict)):
+        wrong = [
+            judged.sentence
+            for judged in each.judgements
+            if judged.verdict in {Ruling.BREACH, Ruling.UNHEALTHY}
+        ]
+        told = Text(each.outcome)
+        for sentence in wrong:
+            told.append(f"\n{sentence}", style="red")
+        table.add_row(ruling_text(each.verdict), each.deployment, each.release, told)
+    return table
+
+
 def ruling_text(ruling: Ruling) -> Text:
     """Return a verdict in its colour."""
     return Text(ruling.value.replace("_", " "), style=COLOURS[ruling])

@@ -1,4 +1,4 @@
-"""`fieldfare outcome`: every judgement on one deployment."""
+"""`fieldfare outcome` and `outcomes`: the judgements on one deployment, or the verdicts on many."""
 
 import click
 
@@ -32,3 +32,28 @@ def outcome(client: HubClient, deployment: str, *, is_all: bool, as_json: bool) 
     from hub.cli.judgements import verdict_lines  # noqa: PLC0415 - only tables need it
 
     console().print(verdict_lines(client.verdicts(deployment), is_all=is_all))
+
+
+@click.command()
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100),
+    default=20,
+    show_default=True,
+    help="So many of the latest deployments.",
+)
+@hub_option
+@as_json
+@talks_to_hub
+def outcomes(client: HubClient, limit: int, *, as_json: bool) -> None:
+    """Judge the latest deployments at a glance, what needs a person first."""
+    if as_json:
+        print_json(client.plain(f"/outcomes?limit={limit}"))
+        return
+    found = client.outcomes(limit)
+    if not found:
+        click.echo("Nothing was deployed yet: fieldfare deploy RELEASE --group all")
+        return
+    from hub.cli.judgements import glance  # noqa: PLC0415 - only tables need it
+
+    console().print(glance(found))

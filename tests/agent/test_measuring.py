@@ -101,6 +101,16 @@ async def test_status_shows_what_was_dropped_and_why(device: Device) -> None:
     assert [row["metric"] for row in rows["series"] if row["metric"] == "x"] == ["x"]
 
 
+async def test_the_hub_is_told_what_was_dropped_also_over_restarts(
+    device: Device, hub: SmallHub
+) -> None:
+    for starts in (1, 2):
+        async with device.up(vitals_s=0):
+            await flush(device, "rubbish", "more rubbish")
+            await flush(device, "count x")
+            await total(hub, "agent.dropped.bad_line", 2.0 * starts)
+
+
 async def test_a_flood_is_bounded_and_counted(device: Device) -> None:
     async with device.up(vitals_s=0), client_of(device) as client:
         sent = 0

@@ -55,10 +55,17 @@ class FleetDevice:
     """One device: its document, what it follows, and its conversation with the hub."""
 
     def __init__(
-        self, name: str, number: int, *, groups: Iterable[str] = ("all",), obeys: bool = False
+        self,
+        name: str,
+        number: int,
+        *,
+        groups: Iterable[str] = ("all",),
+        obeys: bool = False,
+        kind: Kind = Kind.DEVICE,
     ) -> None:
+        """`kind` is that of its one document; telemetry takes a second device of its name."""
         self.name = name
-        self.document = DocumentName(Kind.DEVICE, name)
+        self.document = DocumentName(kind, name)
         self.boot = secrets.token_bytes(6)
         self.obeys = obeys
         self.held: dict[DocumentName, Holding] = {}
