@@ -207,6 +207,28 @@ class Verdicts(Request, frozen=True, kw_only=True):
     acknowledged: tuple[Point, ...]
 
 
+class Arms(Answer, frozen=True, kw_only=True):
+    """A flag that was dealt out in one group, judged."""
+
+    group: str
+    variant: str
+    dealt_count: int
+    rest_count: int
+    read_count: int
+    """Devices that have read it, on both sides."""
+    verdict: Ruling
+    sentence: str
+    judgements: tuple[Judgement, ...]
+
+
+class FlagVerdicts(Answer, frozen=True, kw_only=True):
+    """Every judgement on a flag."""
+
+    flag: str
+    at_ms: int
+    groups: tuple[Arms, ...]
+
+
 class Outcomes(Answer, frozen=True, kw_only=True):
     """The latest deployments, judged."""
 

@@ -150,6 +150,10 @@ class HubClient:
         """Return every judgement on one deployment."""
         return self._ask(answers.Verdicts, "GET", f"/deployments/{_part(deployment)}/verdicts")
 
+    def flag_verdicts(self, flag: str) -> answers.FlagVerdicts:
+        """Return every judgement on a flag."""
+        return self._ask(answers.FlagVerdicts, "GET", f"/flags/{_part(flag)}/verdicts")
+
     def outcomes(self, limit: int) -> tuple[answers.Verdicts, ...]:
         """Return every judgement on each of the latest deployments, latest first."""
         return self._ask(answers.Outcomes, "GET", f"/outcomes?limit={limit}").items

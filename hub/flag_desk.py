@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hub import flag_views, flags
+from hub import flag_judging, flag_views, flags
 from hub.audit import Act, who_acts
 from hub.errors import Clash, Refusal
 from hub.flags import Flags, Share
@@ -39,6 +39,17 @@ class FlagDesk:
         now_ms = self.operations.clock.now_ms()
         return await self.operations.database.read(
             lambda db: flag_views.flag_view(db, flag, now_ms)
+        )
+
+    async def verdicts(self, flag: str) -> dict[str, Any]:
+        """Return whether the arms of a flag can be compared, and how they do.
+
+        Raises:
+            NotFound: It is dealt out nowhere.
+        """
+        now_ms = self.operations.clock.now_ms()
+        return await self.operations.database.read(
+            lambda db: flag_judging.flag_verdicts(db, flag, now_ms)
         )
 
     async def define(

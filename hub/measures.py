@@ -85,7 +85,7 @@ def one(connection: Connection, asked: Asked, is_chosen: Chosen) -> dict[str, An
         if is_merged and held[0].kind == HISTOGRAM:
             merged["bars"] = [
                 {"above": low, "to": high, "count": count}
-                for low, high, count in _sketch(held).bars(BARS_MAX_COUNT)
+                for low, high, count in sketch_of(held).bars(BARS_MAX_COUNT)
             ]
         series.append(merged)
     devices = [_of_device(row) for row in rows] if is_merged else []
@@ -191,7 +191,7 @@ def _merged(rows: list[Row], *, is_merged: bool) -> dict[str, Any]:
         return {**found, "least": min(totals), "p50": median(totals), "most": max(totals)}
     found["mean"] = sum(totals) / count if count else None
     if is_merged:
-        found |= _figures(_sketch(rows))
+        found |= _figures(sketch_of(rows))
     return found
 
 
@@ -204,11 +204,12 @@ def _of_device(row: Row) -> dict[str, Any]:
     }
     if row.kind != HISTOGRAM:
         return {**found, "total": row.total, "figure": row.total}
-    figures = _figures(_sketch([row]))
+    figures = _figures(sketch_of([row]))
     return {**found, **figures, "figure": figures["p95"] or 0.0}
 
 
-def _sketch(rows: Iterable[Row]) -> Sketch:
+def sketch_of(rows: Iterable[Row]) -> Sketch:
+    """Return the observations of all these series of histograms together."""
     whole = Sketch()
     for row in rows:
         record = decode(f"{MEASURE}{row.metric}", row.record)

@@ -133,9 +133,16 @@ async def remove_flag(
     return await FlagDesk(operations).remove(group, flag, is_forced=force, why=why)
 
 
+@get("/flags/{flag:str}/verdicts", summary="Whether the arms of a flag can be compared, and how")
+async def judge_flag(operations: TheOperations, flag: FromPath[str]) -> dict[str, Any]:
+    """Judge sizes of arms, multiple exposure, and the P95 of what was measured under it."""
+    return await FlagDesk(operations).verdicts(flag)
+
+
 FOR_OPERATORS: Final = (
     list_flags,
     show_flag,
+    judge_flag,
     define_flag,
     deal_flag,
     finish_flag,

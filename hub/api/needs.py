@@ -84,6 +84,7 @@ NEEDS: Final[Mapping[str, Need]] = MappingProxyType(
         "GET /cases": VIEW,
         "GET /flags": VIEW,
         "GET /flags/{flag}": VIEW,
+        "GET /flags/{flag}/verdicts": VIEW,
         "PUT /groups/{group}/flags/{flag}": OPERATE,
         "PUT /groups/{group}/flags/{flag}/share": OPERATE,
         "POST /groups/{group}/flags/{flag}/finish": OPERATE,

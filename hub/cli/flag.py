@@ -155,6 +155,22 @@ def list_flags(client: HubClient, *, as_json: bool) -> None:
 @hub_option
 @as_json
 @talks_to_hub
+def outcome(key: str, client: HubClient, *, as_json: bool) -> None:
+    """Compare those who were dealt FLAG with the others, and say whether that can be believed."""
+    path = f"/flags/{quote(key)}/verdicts"
+    if as_json:
+        print_json(client.plain(path))
+        return
+    from hub.cli.judgements import flag_lines  # noqa: PLC0415 - only tables need it
+
+    console().print(flag_lines(client.flag_verdicts(key)))
+
+
+@flag.command()
+@flag_argument
+@hub_option
+@as_json
+@talks_to_hub
 def show(key: str, client: HubClient, *, as_json: bool) -> None:
     """Show how FLAG stands, what it came to on devices, and who still reads it."""
     plain = client.plain(f"/flags/{quote(key)}")

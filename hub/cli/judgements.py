@@ -76,6 +76,40 @@ def glance(found: Sequence[answers.Verdicts]) -> RenderableType:
     return table
 
 
+def flag_lines(held: answers.FlagVerdicts) -> RenderableType:
+    """Return what is judged of a flag, group by group, with all that it rests on."""
+    parts: list[RenderableType] = []
+    for arms in held.groups:
+        if parts:
+            parts.append(Text())
+        parts += [
+            Text(f"{held.flag} in {arms.group}", style="bold"),
+            Text(
+                f"{arms.variant} was dealt to {words.devices(arms.dealt_count)}, "
+                f"{arms.rest_count} others; {arms.read_count} of them have read it"
+            ),
+            Text.assemble(ruling_text(arms.verdict), "  ", arms.sentence),
+        ]
+        if not any(each.name.startswith("p95_") for each in arms.judgements):
+            parts.append(
+                Text(
+                    "Nothing is compared: no histogram was measured with "
+                    f"variant={held.flag}=VARIANT.",
+                    style="yellow",
+                )
+            )
+        for judged in sorted(arms.judgements, key=lambda each: URGENCY.index(each.verdict)):
+            parts += [Text(), _head(judged)]
+            if judged.estimate is not None:
+                parts.append(Padding(bounds_text(judged.estimate), (0, 0, 0, 2)))
+            parts += [
+                Padding(Text(line, style="dim"), (0, 0, 0, 2))
+                for line in (*judged.evidence, _sureness(judged))
+                if line
+            ]
+    return Group(*parts)
+
+
 def ruling_text(ruling: Ruling) -> Text:
     """Return a verdict in its colour."""
     return Text(ruling.value.replace("_", " "), style=COLOURS[ruling])

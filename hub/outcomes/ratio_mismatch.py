@@ -9,7 +9,7 @@ each. Source: Lindon and Malek, "Anytime-valid inference for multinomial count d
 """
 
 from collections.abc import Iterable, Mapping
-from math import exp, log
+from math import exp, lgamma, log
 from typing import Final
 
 from hub.outcomes import words
@@ -23,6 +23,8 @@ ARM_MIN_COUNT: Final = 8
 _CONCENTRATION: Final = 100.0
 """Weight of the alternative's prior, in devices: shares near the decided one are likeliest, which
 finds 7 % instead of 5 % after 2,000 devices, and 10 % after 400."""
+
+_CONCENTRATIONS: Final = (10.0, _CONCENTRATION)
 
 
 def judge_arms(
@@ -114,6 +116,62 @@ def judge_arrivals(
         e_value=exp(min(largest, 700.0)),
         alpha=alpha,
     )
+
+
+def judge_counted(
+    counts: Mapping[str, int], wanted: Mapping[str, float], *, alpha: float = ALPHA
+) -> Judgement:
+    """Return whether arms have their decided sizes, looked at as often as one likes.
+
+    As `judge_arrivals` where only the counts are known: the evidence of all that came so far does
+    not depend on their order.
+
+    Args:
+        counts: Devices in each arm so far.
+        wanted: Share of each arm.
+        alpha: How often right sizes are called wrong, over all looks together.
+    """
+    shares = _shares(wanted)
+    total = sum(counts.values())
+    counted = _counted(counts, shares)
+    stray = sorted(set(counts) - set(shares))
+    if stray:
+        return _judged(
+            Ruling.UNHEALTHY, f"Devices run {', '.join(stray)}, which nobody decided: {counted}."
+        )
+    # The mean of several alternatives is one again: arms of ten devices that lose most of them are
+    # found by the wide one, small shifts in large arms by the narrow one.
+    e_value = sum(_evidence(counts, shares, each) for each in _CONCENTRATIONS) / len(
+        _CONCENTRATIONS
+    )
+    if e_value >= 1 / alpha:
+        verdict = Ruling.UNHEALTHY
+        sentence = (
+            f"The arms do not have the sizes that were decided, so do not compare them: {counted}."
+        )
+    elif total and min(share * total for share in shares.values()) >= ARM_MIN_COUNT:
+        verdict, sentence = Ruling.OK, f"The arms have the sizes that were decided: {counted}."
+    else:
+        verdict = Ruling.TOO_LITTLE_EVIDENCE
+        sentence = f"Too few devices to check the sizes of the arms: {counted}."
+    return Judgement(
+        name="sample_ratio",
+        verdict=verdict,
+        sentence=sentence,
+        evidence=(f"evidence {e_value:.3g}, enough at {1 / alpha:.0f}",),
+        estimate=_largest_gap(counts, shares),
+        e_value=e_value,
+        alpha=alpha,
+    )
+
+
+def _evidence(counts: Mapping[str, int], shares: Mapping[str, float], weight: float) -> float:
+    total = sum(counts.values())
+    held = lgamma(weight) - lgamma(weight + total)
+    for arm, share in shares.items():
+        count = counts.get(arm, 0)
+        held += lgamma(weight * share + count) - lgamma(weight * share) - count * log(share)
+    return exp(min(held, 700.0))
 
 
 def _shares(wanted: Mapping[str, float]) -> dict[str, float]:

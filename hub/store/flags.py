@@ -133,6 +133,12 @@ def exposed(connection: Connection, flag: str) -> list[tuple[str, str, str, int,
     return [tuple(row) for row in rows]
 
 
+def known_at(connection: Connection, at_ms: int) -> set[str]:
+    """Return the devices that were registered at a moment."""
+    rows = connection.execute("SELECT id FROM device WHERE first_seen_ms <= ?", (at_ms,))
+    return {device for (device,) in rows}
+
+
 def reads(connection: Connection, flag: str) -> list[Read]:
     """Return the last reading of a flag on every device, in order of their names."""
     rows = connection.execute(

@@ -221,8 +221,8 @@ async def test_looking_leaves_none(client: httpx.AsyncClient, core: Core) -> Non
             path = path.replace("{device}", "d1").replace("{digest}", DIGEST)
             path = path.replace("{deployment}", made.json()["deployment"])
             answer = await client.request(method, path)
-            # There is no signed metadata here, no pack, and no measurement.
-            nothing = ("/trust/metadata", "/packs", "/measures/")
+            # There is no signed metadata here, no pack, no measurement, and no flag in use.
+            nothing = ("/trust/metadata", "/packs", "/measures/", "/flags/pump-fast/verdicts")
             assert answer.is_success or path.startswith(nothing), path
     assert rows(core) == before
 
