@@ -17,7 +17,7 @@ from hub.desired import DesiredDocuments, cancelled, prune
 from hub.entries import HLC, Entries
 from hub.errors import NotFound, Refusal
 from hub.labels import groups_of, labels_of
-from hub.store import deployments, devices, documents, queries
+from hub.store import baseline, deployments, devices, documents, queries
 from hub.store import releases as release_store
 from hub.store.database import Connection, load_number, save_number
 from hub.store.deployments import ALL, Deployed
@@ -138,6 +138,7 @@ def accept(
         cancelled_ms=None,
     )
     deployments.save(connection, deployed, targeted.values())
+    baseline.freeze(connection, deployed.id, deployed.component)
     deployments.supersede(connection, deployed)
     deployments.save_stages(
         connection,

@@ -8,6 +8,7 @@ counts once it has read the flag: what it would do later says nothing about what
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,7 @@ from hub.outcomes.exposures import Ran, judge_exposures
 from hub.outcomes.normal_range import HOLD
 from hub.outcomes.ratio_mismatch import judge_counted
 from hub.outcomes.regression import P95, Change, judge_p95
+from hub.outcomes.slower import ONE_LOOK
 from hub.outcomes.verdicts import Judgement, overall
 from hub.store import flags as store
 from hub.store import measures
@@ -106,7 +108,7 @@ def compare(rows: Iterable[Row], arms: Mapping[str, str], variant: str) -> list[
         if row.kind == HISTOGRAM and row.device in arms:
             held[row.metric][row.device].append(row)
     names = sorted(held)[:METRICS_MAX_COUNT]
-    return [
+    judged = [
         judge_p95(
             [
                 Change(
@@ -123,3 +125,4 @@ def compare(rows: Iterable[Row], arms: Mapping[str, str], variant: str) -> list[
         )
         for name in names
     ]
+    return [replace(each, evidence=(*each.evidence, ONE_LOOK)) for each in judged]

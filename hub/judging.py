@@ -16,28 +16,37 @@ from hub.labels import labels_of
 from hub.outcomes.judged import judge_deployment, judge_fleet
 from hub.outcomes.progress import ended_at_ms
 from hub.outcomes.provisioning import provisioning
+from hub.outcomes.regression import P95
 from hub.outcomes.report import DeploymentReport, build_report, sentence
+from hub.outcomes.silence import Verdict
+from hub.outcomes.slower import Watched, judge_slower
 from hub.outcomes.state_conflicts import Conflict
 from hub.outcomes.survival import highest_share, lowest_share
 from hub.outcomes.verdicts import Judgement, overall
-from hub.store import audit, identity, queries
+from hub.store import audit, baseline, identity, measures, queries
 from hub.store.audit import Row
 from hub.store.database import Connection
 from hub.store.deployments import Deployed
+from hub.store.measures import Asked
 from hub.views import adoption_of, request_view
-from sync.documents import Kind
+from sync.documents import MEASURE, Kind
+from sync.records import Measure, decode
+from sync.sketch import HISTOGRAM, Sketch, from_record, merged, since
 
 AUDIT_ROWS_MAX: Final = 10_000
 """Changes since the deployment that are looked at for the help of people, the newest."""
 
 CURVE_POINTS: Final = 24
 
+VALUES_MIN_COUNT: Final = 20
+"""Values of one device of which a 95th percentile is taken: of fewer it is the highest of them."""
+
 _NEWEST: Final = 2**62
 
 NOT_ASKED: Final[Mapping[str, str]] = {
-    "p95_regression": "no measurement of this release before and after is held against it",
-    "canary": "its devices were not divided into canaries and the rest",
-    "sample_ratio": "its devices were not divided into arms",
+    "p95": "no device has measured a histogram of this component before it and after",
+    "canary": "the rest does not take it, so there is nothing in which both could fail",
+    "sample_ratio": "it divides no devices into arms; a flag does: fieldfare flag outcome",
     "multiple_exposure": "it is no flag",
 }
 """Questions that the tables cannot answer for a deployment, and why: said, rather than left out."""
@@ -87,7 +96,60 @@ def verdicts_of(
             devices_count=len(facts),
         ),
     )
-    return verdicts_view(deployed, report, judged)
+    return verdicts_view(deployed, report, (*judged, *judge_slower(_metrics(connection, report))))
+
+
+def _metrics(connection: Connection, report: DeploymentReport) -> dict[str, list[Watched]]:
+    """Return the 95th percentiles of devices before and after, for each metric of the component."""
+    release = f"{report.component}@{report.version}"
+    meant = {each.device for each in report.devices}
+    took = [each.device for each in report.devices if each.finding.verdict is Verdict.ACKNOWLEDGED]
+    before: dict[tuple[str, str], dict[str, Measure]] = defaultdict(dict)
+    for each in baseline.of_deployment(connection, report.deployment):
+        before[each.metric, each.device][each.series] = _histogram(each.record)
+    if not before:
+        return {}
+    after: dict[tuple[str, str], Sketch] = defaultdict(Sketch)
+    elsewhere: set[str] = set()
+    for row in measures.series(connection, Asked(release=report.component)):
+        if row.device in meant:
+            is_after = row.release == release
+        else:
+            is_after = True
+            if row.release == release:
+                elsewhere.add(row.device)  # it has the release by another way
+        if row.kind != HISTOGRAM or not is_after:
+            continue
+        now = _histogram(row.record)
+        then = before[row.metric, row.device].get(f"{row.metric}/{row.release}/{row.variant}")
+        grown = from_record(now) if then is None else since(now, then)
+        if grown is not None:
+            after[row.metric, row.device].merge(grown)
+    rest = sorted({device for _, device in before} - meant - elsewhere)
+    found: dict[str, list[Watched]] = defaultdict(list)
+    for metric in sorted({metric for metric, _ in before}):
+        for device in (*took, *rest):
+            held = merged(map(from_record, before[metric, device].values()))
+            found[metric].append(
+                Watched(
+                    device=device,
+                    is_canary=device in meant,
+                    before=_p95(held),
+                    after=_p95(after[metric, device]),
+                )
+            )
+    return found
+
+
+def _histogram(record: bytes) -> Measure:
+    found = decode(MEASURE, record)
+    assert isinstance(found, Measure)  # noqa: S101 - by its prefix
+    return found
+
+
+def _p95(held: Sketch) -> float | None:
+    """Return the 95th percentile of one device, None of so few values that it says nothing."""
+    return held.quantile(P95) if held.count >= VALUES_MIN_COUNT else None
 
 
 def verdicts_view(
@@ -103,7 +165,11 @@ def verdicts_view(
         "sentence": said,
         "outcome": sentence(report),
         "judgements": plain,
-        "not_asked": dict(NOT_ASKED),
+        "not_asked": {
+            name: why
+            for name, why in NOT_ASKED.items()
+            if not any(each.name.startswith(name) for each in judged)
+        },
         "acknowledged": curve(report),
     }
 

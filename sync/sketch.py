@@ -285,6 +285,46 @@ def from_record(record: Measure) -> Sketch:
     return sketch
 
 
+def since(later: Measure, earlier: Measure) -> Sketch | None:
+    """Return what was observed between two records of one series.
+
+    A series that began anew in between holds only what came after, so all of it counts. None if
+    they contradict each other, as after a device was put back.
+
+    Raises:
+        BadRecord: As `from_record`.
+    """
+    whole = from_record(later)
+    if later.start != earlier.start:
+        return whole
+    before = from_record(earlier)
+    if before.count > whole.count or before.zeros > whole.zeros:
+        return None
+    scale = min(whole.scale, before.scale)
+    whole._coarsen(scale)  # noqa: SLF001 - its own
+    before._coarsen(scale)  # noqa: SLF001 - its own
+    held = {
+        index: number - before._buckets.get(index, 0)  # noqa: SLF001 - its own
+        for index, number in whole._buckets.items()  # noqa: SLF001 - its own
+    }
+    if any(number < 0 for number in held.values()) or before._buckets.keys() - held.keys():  # noqa: SLF001 - its own
+        return None
+    found = Sketch()
+    found.scale = scale
+    found.count, found.zeros = whole.count - before.count, whole.zeros - before.zeros
+    found._buckets = {index: number for index, number in held.items() if number}  # noqa: SLF001 - its own
+    if not found.count:
+        return found
+    found._partials = [whole.total - before.total]  # noqa: SLF001 - its own
+    # The least and the most of the time between are known by their buckets alone.
+    filled = found._buckets  # noqa: SLF001 - its own
+    found.most = min(whole.most, _edge(max(filled) + 1, scale)) if filled else min(0.0, whole.most)
+    found.least = (
+        min(0.0, whole.least) if found.zeros else max(whole.least, _edge(min(filled), scale))
+    )
+    return found
+
+
 def merged(sketches: Iterable[Sketch]) -> Sketch:
     """Return one sketch of all observations of all; the order makes no difference."""
     whole = Sketch()

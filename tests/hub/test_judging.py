@@ -80,7 +80,7 @@ async def test_failures_that_follow_a_region_are_named_with_their_evidence(
     assert shares == sorted(shares)
     assert shares[-1] == 26 / 40
     assert set(answer["not_asked"]) == {
-        "p95_regression",
+        "p95",
         "canary",
         "sample_ratio",
         "multiple_exposure",

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from sync import records
 from sync.records import BUCKETS_MAX, BadRecord, Measure
-from sync.sketch import SCALE, VALUE_MAX, Sketch, error_bound, from_record, index_of, merged
+from sync.sketch import (
+    SCALE,
+    VALUE_MAX,
+    Sketch,
+    error_bound,
+    from_record,
+    index_of,
+    merged,
+    since,
+)
 
 START = b"series"
 BOOT = b"boot-1"
@@ -182,3 +191,43 @@ def test_quantiles_of_nothing_are_an_error() -> None:
         Sketch().quantile(0.5)
     with pytest.raises(ValueError, match="no share"):
         sketch_of(1.0).quantile(95)
+
+
+# What came between two records.
+
+
+@given(st.lists(VALUES, max_size=30), st.lists(VALUES, max_size=30))
+def test_what_came_between_two_records_is_what_was_observed_then(
+    before: list[float], after: list[float]
+) -> None:
+    found = since(record_of(*before, *after), record_of(*before))
+    wanted = sketch_of(*after)
+    assert found is not None
+    assert (found.count, found.zeros) == (wanted.count, wanted.zeros)
+    wanted._coarsen(found.scale)
+    assert found.buckets() == wanted.buckets()
+    for q in (0.05, 0.5, 0.95) if after else ():
+        low, high = found.quantile_bounds(q)
+        least, most = sketch_of(*after).quantile_bounds(q)
+        assert low <= most
+        assert high >= least
+
+
+def test_a_series_that_began_anew_holds_only_what_came_after() -> None:
+    later = sketch_of(5.0).to_record(b"other!", BOOT, 9)
+    found = since(later, record_of(1.0, 2.0))
+    assert found is not None
+    assert found == sketch_of(5.0)
+
+
+def test_records_that_contradict_each_other_say_nothing() -> None:
+    assert since(record_of(1.0), record_of(1.0, 2.0)) is None
+    assert since(record_of(1.0, 2.0), record_of(700.0)) is None
+
+
+@given(st.lists(VALUES, max_size=60), st.integers(3, 30))
+def test_the_shape_in_steps_holds_every_observation(values: list[float], most: int) -> None:
+    bars = sketch_of(*values).bars(most)
+    assert len(bars) <= most
+    assert sum(count for *_, count in bars) == len(values)
+    assert all(above <= to for above, to, _ in bars)
