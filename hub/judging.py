@@ -14,7 +14,7 @@ from hub.audit import DONE
 from hub.courses import courses_of, patience_ms
 from hub.labels import labels_of
 from hub.outcomes.judged import judge_deployment, judge_fleet
-from hub.outcomes.progress import ended_at_ms
+from hub.outcomes.progress import Limits, ended_at_ms
 from hub.outcomes.provisioning import provisioning
 from hub.outcomes.regression import P95
 from hub.outcomes.report import DeploymentReport, build_report, sentence
@@ -58,6 +58,7 @@ def verdicts_of(
     *,
     silence_s: float,
     active_window_s: float,
+    limits: Limits,
     now_ms: int,
 ) -> dict[str, Any]:
     """Return every judgement on a deployment, the overall one first."""
@@ -79,6 +80,7 @@ def verdicts_of(
             actions=human_actions(
                 audit.page(connection, _NEWEST, deployed.accepted_ms, AUDIT_ROWS_MAX), report
             ),
+            limits=limits,
         ),
         *judge_fleet(
             adopted=adoption_of(
@@ -94,6 +96,7 @@ def verdicts_of(
                 for device, key, winner in queries.open_conflicts(connection)
             ],
             devices_count=len(facts),
+            limits=limits,
         ),
     )
     return verdicts_view(deployed, report, (*judged, *judge_slower(_metrics(connection, report))))

@@ -22,6 +22,7 @@ from hub.desired import DesiredDocuments
 from hub.entries import Entries
 from hub.errors import NotFound, Refusal, WrongContent
 from hub.groups import Groups
+from hub.outcomes.progress import Limits
 from hub.packs import NoPack, Pack, Packs, Tree
 from hub.publisher import Publisher
 from hub.settings import Settings
@@ -62,6 +63,20 @@ KEPT_MAX: Final = 100
 ASKED_S: Final = 60.0
 """For so long a count of devices is good enough to judge a pack by: a whole fleet asks for the same
 one at once, and counting 100,000 devices takes 5 ms."""
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return what judgements hold against what was seen."""
+    return Limits(
+        execution_gap_ms=round(settings.limit_execution_gap_s * 1000),
+        handshake_ms=round(settings.limit_handshake_s * 1000),
+        devices_min=settings.limit_devices_min_count,
+        failed_ratio=settings.limit_failed_ratio,
+        adopted_ratio=settings.limit_adopted_ratio,
+        passed_ratio=settings.limit_passed_ratio,
+        human_ratio=settings.limit_human_ratio,
+    )
+
 
 _Ends = tuple[Release | None, Release | None, int]
 """Two releases, and how many devices run the first."""
@@ -262,6 +277,7 @@ class Operations:
                 deployed,
                 silence_s=self.settings.silence_s,
                 active_window_s=self.settings.active_window_s,
+                limits=limits_of(self.settings),
                 now_ms=self.clock.now_ms(),
             )
 

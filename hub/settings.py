@@ -135,6 +135,30 @@ class Settings(BaseModel):
         description="How long a device may be connected without taking a deployment before it "
         "counts as silent. What devices usually take can make it longer, never shorter.",
     )
+    limit_execution_gap_s: Annotated[float, Field(ge=1, le=366 * 86_400)] = Field(
+        default=2 * 86_400.0,
+        description="95 % of the devices acknowledge a deployment within this, or it is a breach.",
+    )
+    limit_handshake_s: Annotated[float, Field(ge=1, le=366 * 86_400)] = Field(
+        default=600.0,
+        description="95 % of the devices take a deployment within so much connected time.",
+    )
+    limit_failed_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.015,
+        description="Share of finished updates that may be undone or given up.",
+    )
+    limit_human_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.30, description="Share of finished updates in which a person may have to help."
+    )
+    limit_adopted_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.99, description="Share of active devices that should run the latest version."
+    )
+    limit_passed_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.9, description="Share of devices that should take each step of provisioning."
+    )
+    limit_devices_min_count: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=10, description="With fewer devices the pace of a fleet is not judged to be ok."
+    )
     active_window_s: Annotated[float, Field(ge=60, le=366 * 86_400)] = Field(
         default=7 * 86_400.0, description="A device heard from within this time counts as active."
     )

@@ -54,12 +54,15 @@ def judge_deployment(
             expected_count=len(devices),
         ),
         judge_fallback(
-            Finished(
-                device=each.device,
-                ended_at_ms=ended_at_ms(each, report.at_ms),
-                actions=tuple(actions.get(each.device, ())),
-            )
-            for each in finished(report)
+            [
+                Finished(
+                    device=each.device,
+                    ended_at_ms=ended_at_ms(each, report.at_ms),
+                    actions=tuple(actions.get(each.device, ())),
+                )
+                for each in finished(report)
+            ],
+            normal=limits.human_ratio,
         ),
         judge_pace(
             "execution_gap",

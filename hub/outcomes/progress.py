@@ -11,6 +11,7 @@ from hub.outcomes import words
 from hub.outcomes.adoption import Adoption
 from hub.outcomes.chances import bounds, upper_bound
 from hub.outcomes.durations import Span, State
+from hub.outcomes.fallback import NORMAL_RATIO
 from hub.outcomes.normal_range import watch
 from hub.outcomes.provisioning import ClassFunnel
 from hub.outcomes.report import DeploymentReport, DeviceOutcome
@@ -37,6 +38,8 @@ class Limits:
     """Share of active devices that should run the latest version."""
     passed_ratio: float = 0.9
     """Share of devices that should take each step of provisioning."""
+    human_ratio: float = NORMAL_RATIO
+    """Share of finished updates in which a person may have to help."""
 
 
 def judge_pace(

@@ -1,6 +1,7 @@
 """Judgements over the API, from what devices really told a hub."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ from tests.fakes.fleet import FleetDevice, fact, runs
 from tests.hub.cli.told import ID, report_of
 from tests.hub.core import Core
 from tests.hub.outcomes.courses import at, finished
-from tests.hub.web import check_problem, release_of
+from tests.hub.web import app_of, check_problem, release_of, token_of
 
 
 def fleet_of(core: Core, count: int) -> list[FleetDevice]:
@@ -167,3 +168,22 @@ def test_only_what_was_done_for_one_device_before_its_end_is_help() -> None:
 
 def test_the_curve_of_a_deployment_that_nobody_asked_for_is_empty() -> None:
     assert curve(report_of(finished("d1", hub_stages={Stage.ACCEPTED: at(0)}))) == []
+
+
+async def test_what_is_held_against_a_deployment_can_be_set(core: Core, tmp_path: Path) -> None:
+    api = app_of(core, tmp_path, limit_failed_ratio=0.5, limit_devices_min_count=2)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=api),  # type: ignore[arg-type]
+        base_url="http://127.0.0.1:8420/api/v1",
+        headers={"authorization": f"Bearer {token_of(core).text()}"},
+    ) as client:
+        devices = fleet_of(core, 20)
+        deployment, _ = await deploy(client)
+        for number, device in enumerate(devices):
+            if number < 4:
+                tell(core, device, deployment, "DVIB", "health_failed")
+            else:
+                tell(core, device, deployment, "DVIHK")
+        found = await judgements(client, deployment)
+    assert found["failures"]["verdict"] == "ok"
+    assert "50 %" in found["failures"]["sentence"]
