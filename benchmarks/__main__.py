@@ -5,7 +5,17 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks import delta, demo, device, device_year, hub_ingest, kill, truth, wire
+from benchmarks import (
+    delta,
+    demo,
+    device,
+    device_year,
+    hub_ingest,
+    kill,
+    measuring,
+    truth,
+    wire,
+)
 from benchmarks.result import RESULTS, Result, save, show
 
 BENCHMARKS: dict[str, Callable[[bool], list[Result]]] = {
@@ -14,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[bool], list[Result]]] = {
     "hub_ingest": lambda short: hub_ingest.run(short=short),
     "kill": lambda short: kill.run(short=short),
     "device": lambda short: device.run(short=short),
+    "measuring": lambda short: measuring.run(short=short),
     "delta": lambda short: delta.run(short=short),
     "truth": lambda short: truth.run(short=short),
     "demo": lambda _: demo.run(),

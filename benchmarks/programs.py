@@ -43,7 +43,7 @@ class Ground:
         )
         await self._wait(f"{self.url}/api/v1/hub")
 
-    async def start_agent(self, device: str) -> int:
+    async def start_agent(self, device: str, **settings: str) -> int:
         """Start an agent and return its process id."""
         return self._start(
             device,
@@ -55,6 +55,7 @@ class Ground:
                 "FIELDFARE_AGENT_STATE_DIR": str(self.folder / device),
                 "FIELDFARE_AGENT_INSTALL_DIR": str(self.folder / f"{device}-install"),
                 "FIELDFARE_AGENT_ALLOW_UNSIGNED": "true",
+                **{f"FIELDFARE_AGENT_{name.upper()}": value for name, value in settings.items()},
             },
         )
 
