@@ -25,7 +25,7 @@ from agent.faults import failure_of
 from agent.fetch import FetchFailed
 from agent.identity import Identity
 from agent.install import DONE, GIVEN_UP, UNTOUCHED, Event, State, after, exhausted, loops, settled
-from agent.journal import Journal, is_another_boot, moved, tallied
+from agent.journal import Journal, is_another_boot, is_ordered_boot, moved, tallied
 from agent.line import Trouble
 from agent.log import say
 from agent.patience import Patience, PutAside
@@ -222,9 +222,12 @@ class InstallEngine:
         """
         settings = self._settings
         attempts_max = settings.install_attempts_max
+        boot = self._clock.stamp().boot
+        if is_ordered_boot(journal, boot):
+            journal = msgspec.structs.replace(journal, attempts=max(0, journal.attempts - 1))
         attempts = journal.attempts if journal.writes < WRITES_MAX else 2 * attempts_max
         state = exhausted(journal.at, attempts, attempts_max)
-        boots = journal.boots + is_another_boot(journal, self._clock.stamp().boot)
+        boots = journal.boots + is_another_boot(journal, boot)
         reason, detail = Reason.ATTEMPTS_EXHAUSTED, f"given up after {journal.attempts} attempts"
         if loops(journal.at, boots, settings.trial_boots_max):
             state = GIVEN_UP[journal.at]

@@ -94,6 +94,15 @@ def is_another_boot(journal: Journal, boot: bytes) -> bool:
     return bool(journal.boot) and boot != journal.boot
 
 
+def is_ordered_boot(journal: Journal, boot: bytes) -> bool:
+    """Tell whether the device has started anew because it was told to, for the first time since.
+
+    Such a start is a part of the try that ordered it.
+    """
+    awaits = journal.at in (State.REBOOTING, State.RETURNING)
+    return awaits and not journal.has_rebooted and is_another_boot(journal, boot)
+
+
 def encode(journal: Journal) -> bytes:
     """Return the stored form."""
     return msgspec.msgpack.encode(journal)

@@ -82,7 +82,7 @@ def settings_for(state_dir: Path, install_dir: Path) -> Settings:
             "state_dir": state_dir,
             "install_dir": install_dir,
             "hub_url": os.environ["FIELDFARE_AGENT_HUB_URL"],
-            "install_attempts_max": 3,
+            "install_attempts_max": os.environ.get("FIELDFARE_AGENT_INSTALL_ATTEMPTS_MAX", "3"),
             "fetch_deaths_max": 4,
             "allow_unsigned": True,
         }

@@ -20,6 +20,7 @@ from agent.install import State
 from agent.store import open_store
 from sync import documents as names
 from sync import records
+from sync.manifest import Manifest
 from sync.records import Running
 from sync.replica import values_of
 from sync.stages import Reason, Stage, is_final, stage_of
@@ -134,6 +135,30 @@ async def test_a_release_runs_for_good_after_one_reboot(origin: Place, tmp_path:
     result = await look(origin, "dsecond00")
     check(result, Stage.ACKNOWLEDGED, 0)
     assert result.state is State.COMMITTED
+
+
+@pytest.mark.parametrize(
+    ("release", "state"), [(GOOD, State.COMMITTED), (BAD, State.ROLLED_BACK)], ids=["good", "bad"]
+)
+async def test_a_reboot_that_was_ordered_is_no_try_so_that_one_try_is_enough(
+    release: tuple[Manifest, bytes],
+    state: State,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FIELDFARE_AGENT_INSTALL_ATTEMPTS_MAX", "1")
+    place = Place(tmp_path / "state", tmp_path / "install")
+    place.state_dir.mkdir()
+    await wish(place, "dfirst000", FIRST, 1)
+    await asyncio.to_thread(settle, place)
+    await wish(place, "dsecond00", release, 2)
+
+    await asyncio.to_thread(settle, place)
+
+    result = await look(place, "dsecond00")
+    end = Stage.ACKNOWLEDGED if release is GOOD else Stage.ROLLED_BACK
+    check(result, end, 0)
+    assert result.state is state
 
 
 async def test_an_unhealthy_one_is_left_by_another_reboot(origin: Place) -> None:

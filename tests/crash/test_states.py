@@ -169,8 +169,16 @@ CASES = [
         "slots",
         GOOD,
         State.TRIAL,
+        "once",
+        f"{TRIED} activating rebooting trial committing committed",
+        Ending.NO_FAILURE,
+    ),
+    Case(
+        "slots",
+        GOOD,
+        State.TRIAL,
         "always",
-        f"{TRIED} activating rebooting rolling-back returning rolled-back",
+        f"{TRIED} activating rebooting trial rolling-back rolled-back",
         Ending.ROLLED_BACK,
     ),
     Case(
