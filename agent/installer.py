@@ -49,7 +49,11 @@ ACTIVITY_CHARACTERS_MAX: Final = 300
 
 WRITES_MAX: Final = 40
 """So often a journal is written after the switch was thrown; a chain that goes on longer goes in a
-circle, whatever its states say. A chain with every step interrupted once has some 20."""
+circle, whatever its states say. A chain with every step interrupted once has some 20. Waiting
+counts for nothing: it has a budget of its own."""
+
+WRITES_OF_A_WAIT: Final = 2
+"""It is taken up, and put aside again."""
 
 _STAGES: Final = {
     Ending.NO_FAILURE: Stage.ACKNOWLEDGED,
@@ -369,10 +373,12 @@ class InstallEngine:
                 await self.patience.leave(journal.deployment, phase, manifest)
 
     async def _put_aside(self, journal: Journal) -> None:
-        """Leave an install for now. What it waits for is no failed try of its own."""
+        """Leave an install for now. What it waits for is no failed try, and no step of its own."""
         tries = journal.attempts - (journal.at is not State.FETCHING)
-        waiting = self._spared(msgspec.structs.replace(journal, attempts=max(0, tries)))
-        await self._write(waiting, journal.at)
+        waiting = msgspec.structs.replace(
+            journal, attempts=max(0, tries), writes=max(0, journal.writes - WRITES_OF_A_WAIT)
+        )
+        await self._write(self._spared(waiting), journal.at)
         self.activity = "idle"
 
     def _failed(

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from agent import patience
+from agent.installer import WRITES_MAX
 from agent.store import open_store
 from firmware_hooks.contract import Order, RetryLater
 from firmware_hooks.directory import DirectoryInstaller
-from sync.stages import Stage
+from sync.stages import Stage, is_final
 from tests.agent.agents import ALL_STAGES, NOWHERE, Device, lamp
 from tests.fakes.blobs import Blobs
 from tests.fakes.small_hub import SmallHub
@@ -282,6 +284,28 @@ async def test_an_installer_that_asks_for_time_is_asked_again(
     assert asked == ["stage", "stage", "activate", "activate"]
     assert hub.acks("dfirst")["dfirst/W"].reason == "busy"
     assert "warms up" in hub.acks("dfirst")["dfirst/W"].detail
+
+
+async def test_an_installer_may_ask_for_time_as_often_as_the_budget_lasts(
+    device: Device, hub: SmallHub, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    activate = DirectoryInstaller.activate
+
+    def busy(self: DirectoryInstaller, digest: bytes) -> None:
+        nonlocal asked
+        asked += 1
+        if asked <= 2 * WRITES_MAX:
+            raise RetryLater("the machine is in use", 0.01)
+        activate(self, digest)
+
+    monkeypatch.setattr(patience, "BUSY_MIN_S", 0.01)
+    monkeypatch.setattr(DirectoryInstaller, "activate", busy)
+    async with device.up(install_attempts_max=1):
+        hub.deploy("dfirst", publish(blobs))
+        await hub.until(lambda: any(is_final(stage) for stage in hub.stages("dfirst")))
+        assert Stage.ACKNOWLEDGED in hub.stages("dfirst"), hub.acks("dfirst")
+    assert asked == 2 * WRITES_MAX + 1
 
 
 async def test_a_wait_that_has_ended_leaves_nothing_behind(
