@@ -19,7 +19,7 @@ from agent.clock import Clock
 from agent.documents import Documents
 from agent.faults import failure_of
 from agent.fetch import Fetcher, FetchLimits
-from agent.health import Verdict
+from agent.health import Hopeless, Verdict
 from agent.identity import Identity
 from agent.install import Event, State
 from agent.journal import Journal
@@ -221,9 +221,13 @@ class Acts:
         release = self._release(journal)
         if not journal.has_rebooted:
             await self._start_anew(release)
-        # Not in doubt any more: if the bootloader went back, this says so.
-        await calls(partial(release.installer.check_trial, journal.digest))
-        await self._documents.acknowledge(journal.deployment, Stage.APPLIED)
+        try:
+            doubted = await self._releases.doubt(release)
+        except Hopeless as failed:  # the bootloader went back
+            raise InstallerError(failed.reason, failed.detail) from None
+        if doubted is None:
+            await self._documents.acknowledge(journal.deployment, Stage.APPLIED)
+        # Else it may still be coming up: the trial asks again, until the deadline.
         return journal, Event.REBOOTED
 
     async def come_back(self, journal: Journal) -> tuple[Journal, Event]:
@@ -257,6 +261,7 @@ class Acts:
         verdict = await self._releases.trial(release, self._clock.mono_s)
         if not verdict.healthy:
             raise InstallerError(verdict.reason, verdict.detail)
+        await self._documents.acknowledge(journal.deployment, Stage.APPLIED)  # if it was in doubt
         self._proven = journal.digest
         return journal, Event.PROVEN
 

@@ -15,6 +15,9 @@ from sync.stages import Reason
 Look = Callable[[Check, float], Awaitable[Ended]]
 """Looks at one thing within so many seconds; code 0 is good."""
 
+Doubt = Callable[[], Awaitable["Verdict | None"]]
+"""Tells why it is not the release that would be looked at, None if it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -29,14 +32,20 @@ class Verdict:
 class Hopeless(Exception):
     """What is looked at has failed in a way that time does not cure."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: str, detail: str) -> None:
         """Carry why, for the hub and for a person."""
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
 
 
-async def check(health: Health, look: Look, mono_s: Callable[[], float]) -> Verdict:
+async def no_doubt() -> None:
+    """Doubt nothing."""
+
+
+async def check(
+    health: Health, look: Look, mono_s: Callable[[], float], doubt: Doubt = no_doubt
+) -> Verdict:
     """Try until everything that must be so is so at once, or the deadline is over.
 
     Whether the hub is reached is looked at last and is only told: a network that is out is no
@@ -46,11 +55,19 @@ async def check(health: Health, look: Look, mono_s: Callable[[], float]) -> Verd
         health: What to look at and how long.
         look: Looks at one thing.
         mono_s: Seconds that only move forward.
+        doubt: Asked at the beginning of each round until it has none. May raise `Hopeless`.
     """
     deadline = mono_s() + health.deadline_s
     required = judged_by(health)
+    is_sure = False
     while True:
         try:
+            if not is_sure and (doubted := await doubt()) is not None:
+                if deadline - mono_s() <= health.pause_s:
+                    return doubted
+                await asyncio.sleep(health.pause_s)
+                continue
+            is_sure = True
             ended = await _round(required, look, lambda: max(0.1, deadline - mono_s()))
         except Hopeless as failed:
             return Verdict(healthy=False, reason=failed.reason, detail=failed.detail)

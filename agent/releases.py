@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from agent.checks import Checks
 from agent.command import Ended, run_command
-from agent.health import Verdict, check
+from agent.health import Hopeless, Verdict, check
 from agent.settings import Settings
 from agent.threads import in_thread
 from firmware_hooks.contract import (
@@ -30,6 +30,9 @@ from sync.manifest import BadManifest, Command, Manifest, parse_manifest
 from sync.stages import Reason
 
 T = TypeVar("T")
+
+FINAL: Final = frozenset({Reason.FELL_BACK, Reason.INCONSISTENT})
+"""Why a release does not run that waiting does not cure, whoever says so."""
 
 _KEPT: Final = re.compile(r"([0-9a-f]{64})\.json")
 
@@ -171,15 +174,27 @@ class Releases:
 
         `mono_s` gives seconds that only move forward.
         """
-        try:
-            await calls(partial(release.installer.check_trial, release.digest))
-        except InstallerError as error:
-            return Verdict(healthy=False, reason=error.reason, detail=error.detail)
         checks = Checks(
             lambda command, deadline_s: self._run(release, command, deadline_s, stays=False),
             self.is_connected,
         )
-        return await check(release.manifest.health, checks.look, mono_s)
+        return await check(
+            release.manifest.health, checks.look, mono_s, partial(self.doubt, release)
+        )
+
+    async def doubt(self, release: Release) -> Verdict | None:
+        """Ask the installer whether it is this release that runs; None if it is.
+
+        Raises:
+            Hopeless: It is not, and that will not change by itself.
+        """
+        try:
+            await calls(partial(release.installer.check_trial, release.digest))
+        except InstallerError as error:
+            if error.is_final or error.reason in FINAL:
+                raise Hopeless(error.reason, error.detail) from None
+            return Verdict(healthy=False, reason=error.reason, detail=error.detail)
+        return None
 
     async def _run(
         self, release: Release, command: Command, deadline_s: float, *, stays: bool

@@ -36,11 +36,15 @@ ROOM_UNKNOWN: Final = 2**63 - 1
 class InstallerError(Exception):
     """The installer could not do its part. `reason` is a code of `sync.stages.Reason`."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        """Carry the code for the hub and one line for a person."""
+    def __init__(self, reason: str, detail: str, *, is_final: bool = False) -> None:
+        """Carry the code for the hub and one line for a person.
+
+        `is_final`: `check_trial` has been refused for good, and need not be called again.
+        """
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.is_final = is_final
 
 
 class RetryLater(InstallerError):
@@ -175,8 +179,11 @@ class Installer(Protocol):
     def check_trial(self, digest: bytes) -> None:
         """Make sure that what is about to be tried is this release, and not what ran before.
 
+        It is called again until the trial's deadline, because what runs may still be coming up.
+
         Raises:
-            InstallerError: Another one runs: a bootloader fell back, a person switched.
+            InstallerError: Another one runs, or nothing does yet. `Reason.FELL_BACK`,
+                `Reason.INCONSISTENT` and what is final end the trial at once.
         """
         ...
 

@@ -133,7 +133,8 @@ class DirectoryInstaller:
     def check_trial(self, digest: bytes) -> None:
         """Make sure that `current` still points at the release."""
         if self.running() != digest:
-            raise InstallerError(Reason.INSTALLER_FAILED, "`current` points at another release")
+            detail = "`current` points at another release"
+            raise InstallerError(Reason.INSTALLER_FAILED, detail, is_final=True)
 
     def commit(self, digest: bytes) -> None:
         """Nothing is left to do: the link decides, and it stands."""

@@ -164,9 +164,9 @@ class MenderModuleInstaller:
         if install.phase in (Phase.INSTALLED, Phase.VERIFIED):
             try:
                 self._workplace.scripts(install.digest).run("ArtifactCommit", "Enter")
-            except InstallerError:
+            except InstallerError as error:
                 self._workplace.errors(install, "ArtifactCommit")
-                raise
+                raise InstallerError(error.reason, error.detail, is_final=True) from None
             self._workplace.note(replace(install, phase=Phase.PROVEN))
 
     @_explains

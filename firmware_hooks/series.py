@@ -92,7 +92,8 @@ class Series:
             try:
                 member.installer.check_trial(parts.get(member.name, b""))
             except InstallerError as error:
-                raise InstallerError(error.reason, f"{member.name}: {error.detail}") from None
+                detail = f"{member.name}: {error.detail}"
+                raise InstallerError(error.reason, detail, is_final=error.is_final) from None
 
     def commit(self, digest: bytes) -> None:
         """Accept every part; one that cannot does not keep the others from it."""

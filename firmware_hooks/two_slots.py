@@ -305,6 +305,7 @@ def _changed(slot: str) -> InstallerError:
     return InstallerError(
         Reason.INSTALLER_FAILED,
         f"slot {slot} holds something else than was written: somebody wrote to it",
+        is_final=True,
     )
 
 

@@ -1,7 +1,7 @@
 from collections.abc import Awaitable, Callable
 
 from agent.command import Ended
-from agent.health import Hopeless, check
+from agent.health import Hopeless, Verdict, check
 from sync.manifest import Check, Health
 from sync.stages import Reason
 
@@ -116,3 +116,49 @@ async def test_what_time_does_not_cure_ends_the_trial_at_once() -> None:
 
     assert (verdict.healthy, verdict.reason) == (False, Reason.CRASH_LOOP)
     assert len(asked) == 1
+
+
+STARTING = Verdict(healthy=False, reason="installer_failed", detail="the chip still starts")
+
+
+async def test_what_still_comes_up_is_waited_for_and_looked_at_only_then() -> None:
+    release = Release(Ended(0, "good"))
+    doubts = [STARTING, STARTING, None]
+
+    async def doubt() -> Verdict | None:
+        assert release.asked == []
+        release.mono += 1
+        return doubts.pop(0)
+
+    verdict = await check(HEALTH, release.run, lambda: release.mono, doubt)
+
+    assert verdict.healthy
+    assert (doubts, release.asked) == ([], ["command"])
+    assert release.deadlines_s == [7]
+
+
+async def test_what_has_come_up_is_not_asked_again_who_it_is() -> None:
+    release = Release(Ended(1, "not yet"), Ended(1, "not yet"), Ended(0, "good"))
+    asked = []
+
+    async def doubt() -> None:
+        asked.append(release.mono)
+
+    verdict = await check(HEALTH, release.run, lambda: release.mono, doubt)
+
+    assert verdict.healthy
+    assert asked == [0.0]
+
+
+async def test_what_does_not_come_up_before_the_deadline_is_refused_for_the_last_reason() -> None:
+    release = Release(Ended(0, "good"))
+
+    async def doubt() -> Verdict:
+        release.mono += 1
+        return STARTING
+
+    verdict = await check(HEALTH, release.run, lambda: release.mono, doubt)
+
+    assert verdict == STARTING
+    assert release.asked == []
+    assert release.mono == HEALTH.deadline_s

@@ -16,6 +16,9 @@ FLAGS = "boot.json"
 READ_ONLY = "read-only"
 """While there is a file of this name nothing is kept for later starts."""
 
+COMING_UP = "coming-up"
+"""In the file of this name stands how often the release is still to be said to be coming up."""
+
 
 def read(home: Path) -> dict[str, str]:
     """Return `kept`, `try` and `booted`: digests in hexadecimal."""
@@ -67,6 +70,10 @@ class TwoSlots:
     def check_trial(self, digest: bytes) -> None:
         if self.running() != digest:
             raise InstallerError(Reason.FELL_BACK, "another slot was booted")
+        coming_up = self._home / COMING_UP
+        if coming_up.exists() and (left := int(coming_up.read_text())):
+            coming_up.write_text(str(left - 1))
+            raise InstallerError(Reason.INSTALLER_FAILED, "the service does not answer yet")
 
     def commit(self, digest: bytes) -> None:
         if (self._home / READ_ONLY).exists():

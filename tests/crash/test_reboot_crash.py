@@ -79,6 +79,7 @@ class Result:
     tried: str
     state: State
     reason: str
+    stages: frozenset[Stage]
     ends: frozenset[Stage]
     reported: Running
 
@@ -97,6 +98,7 @@ async def look(place: Place, deployment: str) -> Result:
         tried=flags["try"],
         state=journal.at,
         reason=journal.reason,
+        stages=frozenset(stage for stage in stages if stage is not None),
         ends=frozenset(stage for stage in stages if stage is not None and is_final(stage)),
         reported=records.decode_as(Running, "v/lamp", values["v/lamp"]),
     )
@@ -159,6 +161,19 @@ async def test_a_reboot_that_was_ordered_is_no_try_so_that_one_try_is_enough(
     end = Stage.ACKNOWLEDGED if release is GOOD else Stage.ROLLED_BACK
     check(result, end, 0)
     assert result.state is state
+
+
+async def test_a_release_that_takes_its_time_to_come_up_after_the_reboot_is_waited_for(
+    origin: Place,
+) -> None:
+    (origin.install_dir / "lamp" / slots.COMING_UP).write_text("2")
+    await wish(origin, "dsecond00", GOOD, 2)
+
+    await asyncio.to_thread(settle, origin)
+
+    result = await look(origin, "dsecond00")
+    check(result, Stage.ACKNOWLEDGED, 0)
+    assert Stage.APPLIED in result.stages
 
 
 async def test_an_unhealthy_one_is_left_by_another_reboot(origin: Place) -> None:
