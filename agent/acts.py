@@ -238,8 +238,7 @@ class Acts:
         runs = await calls(release.installer.running)
         if runs == journal.digest:
             raise InstallerError(Reason.ROLLBACK_FAILED, "the device started the release again")
-        await self._report_what_runs(journal, runs)
-        return journal, Event.REBOOTED
+        return await self._report_what_runs(journal, runs), Event.REBOOTED
 
     async def _start_anew(self, release: Release) -> None:
         given = await self._awaits_reboot(release)
@@ -315,24 +314,28 @@ class Acts:
         runs = await calls(partial(failed.installer.roll_back, journal.digest))
         if await self._awaits_reboot(failed) is not None:
             return journal, Event.REBOOT_NEEDED
-        await self._report_what_runs(journal, runs)
-        return journal, Event.RETURNED
+        return await self._report_what_runs(journal, runs), Event.RETURNED
 
-    async def _report_what_runs(self, journal: Journal, runs: bytes | None) -> None:
+    async def _report_what_runs(self, journal: Journal, runs: bytes | None) -> Journal:
         """Report what was gone back to, restarted and tried, as far as it is known."""
         if runs is None:
             await self._report.unproven(journal.component)
-            return
+            return journal
         release = await in_thread(partial(self._releases.running, journal.component), "releases")
         if release is None or release.digest != runs:
             # It was put there without us, so it cannot be asked how it is.
             await self._report.unproven(journal.component, runs)
-            return
+            unknown = self._releases.unknown.get(journal.component)
+            if unknown is None:
+                return journal
+            detail = f"{journal.detail[:100]}; what runs now is not known: {unknown}"[:200]
+            return msgspec.structs.replace(journal, detail=detail)
         if journal.at is not State.RETURNING:  # a reboot has started everything anew
             await self._releases.restart(release)
         verdict = await self._releases.trial(release, self._clock.mono_s)
         brought_by = self._report.deployment_of(journal.component, release.digest)
         await self._report.tried(release, verdict, brought_by)
+        return journal
 
     async def _stay(self, journal: Journal, release: Release) -> tuple[Journal, Event]:
         """Leave what ran before it was deployed again: what ran before that may be no better."""
@@ -343,8 +346,12 @@ class Acts:
         return msgspec.structs.replace(journal, detail=detail), Event.RETURNED
 
     async def runs(self, journal: Journal) -> bool:
-        """Tell whether the release of an install is what runs."""
-        return await calls(self._release(journal).installer.running) == journal.digest
+        """Tell whether the release of an install is what runs, as far as its installer can say."""
+        try:
+            return await calls(self._release(journal).installer.running) == journal.digest
+        except InstallerError as error:
+            say(logger, "running_unknown", level=logging.WARNING, detail=error.detail)
+            return False
 
     def clear_away(self, journal: Journal, *, all_too: bool) -> None:
         """Remove what is needed no more; what cannot be removed goes after a later install.
@@ -358,7 +365,7 @@ class Acts:
                 self._shared.take(self._settings.state_dir / "downloads")
                 self._fetcher.clean_up(set())
                 self._releases.clean_up()
-        except (OSError, InstallerError) as error:
+        except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
             say(logger, "not_cleared_away", level=logging.WARNING, error=error)
 
     def _release(self, journal: Journal) -> Release:

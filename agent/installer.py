@@ -165,6 +165,10 @@ class InstallEngine:
         """Return the version of each component, as was last reported."""
         return self._report.versions()
 
+    def unknown(self) -> dict[str, str]:
+        """Return why it cannot be told what runs, for each component where that is so."""
+        return dict(self._releases.unknown)
+
     async def observe(self) -> None:
         """Check what runs and report it: proven by this start, whatever was reported before.
 

@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 from agent.fetch import Fetcher, FetchFailed
 from agent.log import say
 from agent.releases import Release, calls
-from agent.threads import in_thread
 from firmware_hooks.contract import InstallerError, Order, TakesPacks
 from sync.manifest import DIGEST_PATTERN
 
@@ -71,9 +70,11 @@ class Packs:
         installer = target.installer
         if base is None:
             raise NoPack("no proven release runs to start from")
-        if not isinstance(installer, TakesPacks) or not installer.can_start_from(base.digest):
+        if not isinstance(installer, TakesPacks) or not await calls(
+            partial(installer.can_start_from, base.digest)
+        ):
             raise NoPack("what runs was installed in a way that no pack can start from")
-        if await in_thread(target.installer.folder(target.digest).is_dir, "releases"):
+        if await calls(lambda: target.installer.folder(target.digest).is_dir()):
             return "it was here already"
         offer = await self._offer(base.digest.hex(), target.digest.hex(), go_on)
         whole_bytes = sum(

@@ -4,6 +4,7 @@ Owns the manifests kept for what is installed, and running what they say. Decide
 release is put in place, and what a failed trial leads to, is `agent.install`'s business.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Final, TypeVar
 from agent.checks import Checks
 from agent.command import Ended, run_command
 from agent.health import Hopeless, Verdict, check
+from agent.log import say
 from agent.settings import Settings
 from agent.threads import in_thread
 from firmware_hooks.contract import (
@@ -30,6 +32,8 @@ from sync.manifest import BadManifest, Command, Manifest, parse_manifest
 from sync.stages import Reason
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 FINAL: Final = frozenset({Reason.FELL_BACK, Reason.INCONSISTENT})
 """Why a release does not run that waiting does not cure, whoever says so."""
@@ -57,6 +61,8 @@ class Releases:
         """Tells whether the hub's broker is reached."""
         self.on_progress: Callable[[str], None] = lambda _line: None
         """Takes what an installer says of how far it is; called in any thread."""
+        self.unknown: dict[str, str] = {}
+        """By component, why its installer could not say what runs when it was last asked."""
 
     # Finding.
 
@@ -125,10 +131,31 @@ class Releases:
         return found
 
     def running(self, component: str) -> Release | None:
-        """Return the release of a component that runs; None if none does, or nothing is known."""
+        """Return the release of a component that runs; None if none does, or nothing is known.
+
+        `unknown` says why nothing is known, where an installer could not say it.
+        """
+        failed = ""
         for release in self.kept(component):
-            if release.installer.running() == release.digest:
+            try:
+                runs = release.installer.running()
+            except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
+                failed = f"{type(error).__name__}: {error}"[:120]
+                continue
+            if runs == release.digest:
+                self.unknown.pop(component, None)
                 return release
+        if not failed:
+            self.unknown.pop(component, None)
+        elif self.unknown.get(component) != failed:
+            self.unknown[component] = failed
+            say(
+                logger,
+                "running_unknown",
+                level=logging.WARNING,
+                component=component,
+                detail=failed,
+            )
         return None
 
     # Keeping.
@@ -149,7 +176,7 @@ class Releases:
         """
         for component in self.components():
             for release in self.kept(component):
-                if not release.installer.folder(release.digest).exists():
+                if not _is_here(release):
                     (self._manifests / component / f"{release.digest.hex()}.json").unlink()
 
     # Running its commands.
@@ -178,9 +205,12 @@ class Releases:
             lambda command, deadline_s: self._run(release, command, deadline_s, stays=False),
             self.is_connected,
         )
-        return await check(
-            release.manifest.health, checks.look, mono_s, partial(self.doubt, release)
-        )
+        try:
+            return await check(
+                release.manifest.health, checks.look, mono_s, partial(self.doubt, release)
+            )
+        except InstallerError as error:  # it cannot even say where the release lies
+            return Verdict(healthy=False, reason=error.reason, detail=error.detail)
 
     async def doubt(self, release: Release) -> Verdict | None:
         """Ask the installer whether it is this release that runs; None if it is.
@@ -200,7 +230,7 @@ class Releases:
         self, release: Release, command: Command, deadline_s: float, *, stays: bool
     ) -> Ended:
         manifest = release.manifest
-        folder = release.installer.folder(release.digest)
+        folder = await calls(partial(release.installer.folder, release.digest))
         data_dir = self._settings.state_dir / "components" / manifest.component
         await in_thread(partial(data_dir.mkdir, parents=True, exist_ok=True), "data folder")
         return await run_command(
@@ -217,6 +247,14 @@ class Releases:
             deadline_s=deadline_s,
             stays=stays,
         )
+
+
+def _is_here(release: Release) -> bool:
+    try:
+        return release.installer.folder(release.digest).exists()
+    except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
+        say(logger, "not_looked_at", level=logging.WARNING, digest=release.digest, error=error)
+        return True
 
 
 def read_manifest(text: bytes, digest: bytes) -> Manifest:

@@ -50,6 +50,8 @@ class Situation:
     trouble: Trouble | None
     running: Mapping[str, str]
     """Version by component."""
+    unknown: Mapping[str, str]
+    """By component, why it cannot be told what runs."""
 
 
 def tell(situation: Situation) -> dict[str, Any]:
@@ -59,6 +61,10 @@ def tell(situation: Situation) -> dict[str, Any]:
     if not lines:
         runs = ", ".join(f"{name} {version}" for name, version in sorted(situation.running.items()))
         lines.append(f"There is nothing to do; this device runs {runs or 'no release'}.")
+    lines += [
+        f"What runs of {name} is not known: {why}."
+        for name, why in sorted(situation.unknown.items())
+    ]
     if not situation.connected:
         lines.append(
             "The device is not connected to the broker: what the hub wishes since is not known."

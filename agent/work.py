@@ -97,6 +97,7 @@ class Work:
             waited_s=engine.patience.counted_s,
             trouble=engine.trouble,
             running=engine.running_versions(),
+            unknown=engine.unknown(),
         )
         return tell(situation)
 
