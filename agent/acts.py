@@ -30,7 +30,7 @@ from agent.packs import NoPack, Packs
 from agent.rebooting import reboot
 from agent.releases import Release, Releases, calls, read_manifest
 from agent.report import Report
-from agent.requirements import check_floor, check_versions, check_way
+from agent.requirements import check_floor, check_versions, check_way, way_of
 from agent.settings import Settings
 from agent.shared import FOLDER, Shared
 from agent.threads import in_thread
@@ -138,7 +138,7 @@ class Acts:
         text = await in_thread(path.read_bytes, "manifest")
         manifest = read_manifest(text, journal.digest)
         runs = await in_thread(partial(self._releases.running, journal.component), "releases")
-        self._check(manifest, journal, runs)
+        await in_thread(partial(self._check, manifest, journal, runs), "releases")
         came = await self._come(journal, manifest, go_on)
         await self._documents.acknowledge(journal.deployment, Stage.VERIFIED, detail=came)
         tries = max(journal.attempts, 1)  # from here on the first try is under way
@@ -190,10 +190,11 @@ class Acts:
                 f"this device is {self._settings.device_class}",
             )
         check_versions(manifest, self._report.versions())
-        floors = [self._settings.floors.get(manifest.component, "")]
+        committed = self._releases.committed(manifest.component)
+        floors = [self._settings.floors.get(manifest.component, ""), committed.floor]
         if runs is not None:
-            check_way(manifest, runs.manifest)
             floors.append(runs.manifest.floor)
+        check_way(manifest, committed.way if runs is None else way_of(runs.manifest))
         check_floor(manifest, *floors)
         self._releases.release(manifest, journal.digest)
 
@@ -282,6 +283,7 @@ class Acts:
             # It was proven before a restart; what this start reports, this start must have seen.
             verdict = await self._releases.trial(release, self._clock.mono_s)
         await self._report.tried(release, verdict, journal.deployment)
+        await self._releases.note_committed(release)
         if refused is not None:
             # It runs and is proven, and nothing takes it back by itself: a person has to look.
             raise refused

@@ -189,6 +189,7 @@ class InstallEngine:
             verdict = await self._releases.trial(release, self._clock.mono_s)
             brought_by = self._report.deployment_of(component, release.digest)
             await self._report.tried(release, verdict, brought_by)
+            await self._releases.note_committed(release)  # an earlier program did not
         self.activity = "idle"
 
     async def runs(self, components: Iterable[str]) -> dict[str, Runs]:

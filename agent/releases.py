@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from agent.checks import Checks
 from agent.command import Ended, run_command
+from agent.committed import Committed, note_committed, read_committed
 from agent.health import Hopeless, Verdict, check
 from agent.log import say
 from agent.settings import Settings
@@ -167,6 +168,19 @@ class Releases:
             OSError: The disk is full or fails; what was kept before still is.
         """
         write_durably(self._manifests / component / f"{digest.hex()}.json", manifest)
+
+    def committed(self, component: str) -> Committed:
+        """Return what the releases of a component that were accepted ask of later ones."""
+        return read_committed(self._manifests / component)
+
+    async def note_committed(self, release: Release) -> None:
+        """Note what an accepted release asks of later ones. A full disk is no reason to stop."""
+        manifest = release.manifest
+        note = partial(note_committed, self._manifests / manifest.component, manifest)
+        try:
+            await in_thread(note, "manifest")
+        except OSError as error:  # the next start notes it
+            say(logger, "floor_not_noted", level=logging.WARNING, error=error)
 
     def clean_up(self) -> None:
         """Drop the manifests of releases that are gone.

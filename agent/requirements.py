@@ -53,21 +53,24 @@ def check_floor(manifest: Manifest, *floors: str) -> None:
             )
 
 
-def check_way(manifest: Manifest, runs: Manifest) -> None:
-    """Check that a release is put in place as the one that runs was: else both would run.
+def check_way(manifest: Manifest, way: str) -> None:
+    """Check that a release is put in place as the one before was: else both would run.
+
+    `way` is how that was, empty if there was none.
 
     Raises:
         InstallerError: It is not.
     """
-    if _way(manifest) != _way(runs):
+    if way and way_of(manifest) != way:
         raise InstallerError(
             Reason.INCOMPATIBLE,
-            f"what runs was put there by {_way(runs)}, and this release wants {_way(manifest)}: "
+            f"what runs was put there by {way}, and this release wants {way_of(manifest)}: "
             "give it another component name"[:200],
         )
 
 
-def _way(manifest: Manifest) -> str:
+def way_of(manifest: Manifest) -> str:
+    """Return in words how a release is put in place."""
     parts = ", ".join(f"{part.name} by {part.installer}" for part in manifest.parts)
     return parts or manifest.installer
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.requirements import check_floor, check_way
+from agent.requirements import check_floor, check_way, way_of
 from firmware_hooks.contract import InstallerError
 from sync.manifest import Artifact, Manifest, PartOf
 from sync.stages import Reason
@@ -28,7 +28,8 @@ def test_a_release_below_any_floor_is_refused(floors: tuple[str, ...]) -> None:
 
 
 def test_a_release_that_is_put_in_place_as_the_one_that_runs_is_let_in() -> None:
-    check_way(lamp("2"), lamp("1"))
+    check_way(lamp("2"), way_of(lamp("1")))
+    check_way(lamp("2"), "")
 
 
 def test_a_release_that_would_run_beside_the_one_that_runs_is_refused() -> None:
@@ -44,7 +45,7 @@ def test_a_release_that_would_run_beside_the_one_that_runs_is_refused() -> None:
         with pytest.raises(
             InstallerError, match="both would run|another component name"
         ) as refused:
-            check_way(manifest, runs)
+            check_way(manifest, way_of(runs))
         assert refused.value.reason == Reason.INCOMPATIBLE
 
 
