@@ -137,8 +137,7 @@ class Acts:
         path = await self._fetcher.fetch(journal.digest.hex(), journal.manifest_bytes, go_on=go_on)
         text = await in_thread(path.read_bytes, "manifest")
         manifest = read_manifest(text, journal.digest)
-        runs = await in_thread(partial(self._releases.running, journal.component), "releases")
-        await in_thread(partial(self._check, manifest, journal, runs), "releases")
+        await self.check(journal, manifest)
         came = await self._come(journal, manifest, go_on)
         await self._documents.acknowledge(journal.deployment, Stage.VERIFIED, detail=came)
         tries = max(journal.attempts, 1)  # from here on the first try is under way
@@ -177,8 +176,16 @@ class Acts:
         free_bytes = shutil.disk_usage(disk if disk.exists() else self._settings.state_dir).free
         return max(0, free_bytes - self._settings.disk_reserve_bytes)
 
+    async def check(self, journal: Journal, manifest: Manifest) -> None:
+        """Refuse what does not fit: before its artifacts are fetched, and after each wait.
+
+        Raises:
+            InstallerError: It does not; says why.
+        """
+        runs = await in_thread(partial(self._releases.running, journal.component), "releases")
+        await in_thread(partial(self._check, manifest, journal, runs), "releases")
+
     def _check(self, manifest: Manifest, journal: Journal, runs: Release | None) -> None:
-        """Refuse what does not fit before its artifacts are fetched."""
         if manifest.component != journal.component or manifest.version != journal.version:
             raise InstallerError(
                 Reason.MANIFEST_INVALID, "the manifest names another component or version"

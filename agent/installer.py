@@ -330,6 +330,7 @@ class InstallEngine:
             staged = await self._unless_busy(self._acts.stage, journal, Phase.STAGE, manifest)
         self._staged = staged
         await self.patience.leave(journal.deployment, Phase.ACTIVATE, manifest)
+        await self._acts.check(journal, manifest)  # it may have waited for days
         done, event = staged
         return msgspec.structs.replace(done, attempts=journal.attempts), event
 
@@ -338,6 +339,7 @@ class InstallEngine:
         manifest = read_manifest(journal.manifest, journal.digest)
         if journal.deployment in self.patience.looked:  # the installer has asked for time
             await self.patience.leave(journal.deployment, Phase.ACTIVATE, manifest)
+            await self._acts.check(journal, manifest)
         return await self._unless_busy(self._acts.activate, journal, Phase.ACTIVATE, manifest)
 
     async def _prove(self, journal: Journal) -> tuple[Journal, Event]:

@@ -308,6 +308,37 @@ async def test_an_installer_may_ask_for_time_as_often_as_the_budget_lasts(
     assert asked == 2 * WRITES_MAX + 1
 
 
+@pytest.mark.parametrize("call", ["stage", "activate"])
+async def test_what_a_release_requires_is_looked_at_again_after_it_has_waited(
+    device: Device,
+    hub: SmallHub,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    may_go = False
+    act = getattr(DirectoryInstaller, call)
+
+    def busy(self: DirectoryInstaller, given: Any) -> None:
+        if not may_go and self.folder(b"").parent.name == "app":
+            raise RetryLater("not now", 0.01)
+        act(self, given)
+
+    monkeypatch.setattr(DirectoryInstaller, call, busy)
+    app_of = publish(blobs, component="app", requires={"lamp": ("1.0.0",)})
+    async with device.up():
+        await hub.deployed("dlamp1", publish(blobs))
+        hub.deploy("dapp", app_of)
+        await deferred(hub, "dapp", "busy")
+        await hub.deployed("dlamp2", publish(blobs, "2.0.0"))
+        may_go = True
+        await hub.until(lambda: any(is_final(stage) for stage in hub.stages("dapp")))
+
+    end = "dapp/F" if call == "stage" else "dapp/B"
+    assert hub.acks("dapp")[end].reason == "requirement_unmet"
+    assert device.runs("app") is None
+
+
 async def test_a_wait_that_has_ended_leaves_nothing_behind(
     device: Device, hub: SmallHub, blobs: Blobs
 ) -> None:
