@@ -265,7 +265,7 @@ class Acts:
     async def prove(self, journal: Journal) -> tuple[Journal, Event]:
         """Let the release prove itself."""
         release = self._release(journal)
-        verdict = await self._releases.trial(release, self._clock.mono_s)
+        verdict = await self._releases.trial(release, self._clock.mono_s, is_new=True)
         if not verdict.healthy:
             raise InstallerError(verdict.reason, verdict.detail)
         await self._documents.acknowledge(journal.deployment, Stage.APPLIED)  # if it was in doubt

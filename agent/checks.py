@@ -35,6 +35,8 @@ class Checks:
         self._is_connected = is_connected
         self._restarts: dict[str, int] = {}
         """By unit, as they were at the first look."""
+        self._seen: dict[str, int] = {}
+        """By unit, as they were at the last look."""
 
     async def look(self, check: Check, within_s: float) -> Ended:
         """Look at one thing.
@@ -59,16 +61,20 @@ class Checks:
         limit_s = min(SYSTEMCTL_S, max(within_s, 1.0))
         asked = ("systemctl", "show", "--property=NRestarts", "--value", check.unit)
         told = await self._run(asked, limit_s)
+        is_new = False
         with contextlib.suppress(ValueError):
             restarts = int(told.output)
             before = self._restarts.setdefault(check.unit, restarts)
+            is_new = restarts > self._seen.get(check.unit, restarts)
+            self._seen[check.unit] = restarts
             if restarts - before > check.restarts_max:
                 raise Hopeless(
                     Reason.CRASH_LOOP, f"{check.unit} was restarted {restarts - before} times"
                 )
         ended = await self._run(("systemctl", "is-active", check.unit), limit_s)
         if ended.code == 0:
-            return ended
+            # Active again is not the same as active all the time.
+            return Ended(1, f"{check.unit} was restarted meanwhile") if is_new else ended
         return Ended(ended.code, f"{check.unit} is {ended.output or 'not active'}", ended.is_late)
 
     async def _hub(self, budget_s: float) -> Ended:

@@ -7,6 +7,7 @@ Owns the loop of tries. How one thing is looked at is `agent.checks`; what the v
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from agent.command import Ended
 from sync.manifest import Check, Health
@@ -44,9 +45,14 @@ async def no_doubt() -> None:
 
 
 async def check(
-    health: Health, look: Look, mono_s: Callable[[], float], doubt: Doubt = no_doubt
+    health: Health,
+    look: Look,
+    mono_s: Callable[[], float],
+    doubt: Doubt = no_doubt,
+    *,
+    steady_s: float = 0.0,
 ) -> Verdict:
-    """Try until everything that must be so is so at once, or the deadline is over.
+    """Try until everything that must be so is so at once and stays so, or the deadline is over.
 
     Whether the hub is reached is looked at last and is only told: a network that is out is no
     reason to go back.
@@ -56,10 +62,13 @@ async def check(
         look: Looks at one thing.
         mono_s: Seconds that only move forward.
         doubt: Asked at the beginning of each round until it has none. May raise `Hopeless`.
+        steady_s: For how long everything must be so without a break. It may end after the deadline.
     """
     deadline = mono_s() + health.deadline_s
     required = judged_by(health)
     is_sure = False
+    good_from: float | None = None
+    """Since when everything has been so, each time it was looked at."""
     while True:
         try:
             if not is_sure and (doubted := await doubt()) is not None:
@@ -68,10 +77,19 @@ async def check(
                 await asyncio.sleep(health.pause_s)
                 continue
             is_sure = True
-            ended = await _round(required, look, lambda: max(0.1, deadline - mono_s()))
+            # What is good already only has to stay so: the deadline is no limit for it any more.
+            until = deadline if good_from is None else mono_s() + health.deadline_s
+            ended = await _round(required, look, partial(_left_s, until, mono_s))
         except Hopeless as failed:
             return Verdict(healthy=False, reason=failed.reason, detail=failed.detail)
-        if ended.code == 0:
+        if ended.code != 0:
+            good_from = None
+        elif good_from is None:
+            good_from = mono_s()
+        if good_from is not None and (left_s := good_from + steady_s - mono_s()) > 0:
+            await asyncio.sleep(min(health.pause_s, left_s))
+            continue
+        if good_from is not None:
             unreached = [
                 told.output
                 for each in health.checks
@@ -90,6 +108,10 @@ def judged_by(health: Health) -> list[Check]:
     """Return what must be so, the command first."""
     own = [Check(kind="command", command=health.command)] if health.command is not None else []
     return own + [each for each in health.checks if each.kind != "hub"]
+
+
+def _left_s(until: float, mono_s: Callable[[], float]) -> float:
+    return max(0.1, until - mono_s())
 
 
 async def _round(required: Sequence[Check], look: Look, left_s: Callable[[], float]) -> Ended:

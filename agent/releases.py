@@ -210,18 +210,26 @@ class Releases:
                 Reason.INSTALLER_FAILED, f"restart ended with {ended.code}: {ended.output}"[:200]
             )
 
-    async def trial(self, release: Release, mono_s: Callable[[], float]) -> Verdict:
+    async def trial(
+        self, release: Release, mono_s: Callable[[], float], *, is_new: bool = False
+    ) -> Verdict:
         """Let the release prove itself.
 
-        `mono_s` gives seconds that only move forward.
+        `mono_s` gives seconds that only move forward. One that `is_new` must also stay well for a
+        while.
         """
+        health = release.manifest.health
         checks = Checks(
             lambda command, deadline_s: self._run(release, command, deadline_s, stays=False),
             self.is_connected,
         )
         try:
             return await check(
-                release.manifest.health, checks.look, mono_s, partial(self.doubt, release)
+                health,
+                checks.look,
+                mono_s,
+                partial(self.doubt, release),
+                steady_s=health.steady_for_s if is_new else 0.0,
             )
         except InstallerError as error:  # it cannot even say where the release lies
             return Verdict(healthy=False, reason=error.reason, detail=error.detail)

@@ -17,6 +17,10 @@ MANIFEST_BYTES_MAX: Final = 256 * 1024
 
 ARTIFACT_BYTES_MAX: Final = 8 * 1024**3
 
+STEADY_S: Final = 10.0
+"""How long a unit must stay up before it counts as proven, if the release does not say. systemd
+itself gives up on what starts five times in ten seconds (`DefaultStartLimitIntervalSec`)."""
+
 COMPONENT_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 VERSION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,62}$"
 DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
@@ -114,6 +118,16 @@ class Health(_Part):
     """How long after activation it may take until the check passes."""
     pause_s: Annotated[float, Field(ge=0.05, le=60)] = 1.0
     """Wait between two tries within the deadline."""
+    steady_s: Annotated[float, Field(ge=0, le=3600)] | None = None
+    """For how long all of it must be so without a break; it must begin before the deadline.
+    Without, `STEADY_S` if a unit is looked at, which may end a second after it began, else 0."""
+
+    @property
+    def steady_for_s(self) -> float:
+        """For how long all of it must be so without a break."""
+        if self.steady_s is not None:
+            return self.steady_s
+        return STEADY_S if any(each.kind == "unit" for each in self.checks) else 0.0
 
     @model_validator(mode="after")
     def _proves_something(self) -> Self:
@@ -218,6 +232,8 @@ class Manifest(_Part):
                 del artifact["part"]
         if not fields["health"]["checks"]:
             del fields["health"]["checks"]
+        if fields["health"]["steady_s"] is None:
+            del fields["health"]["steady_s"]
         return json.dumps(
             fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         ).encode()

@@ -1,5 +1,6 @@
 """Looking at what a release is judged by: over real HTTP, and with a program in systemd's place."""
 
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 
 from agent.checks import Checks
 from agent.command import Ended, run_command
-from agent.health import Hopeless
-from sync.manifest import Check, Command
+from agent.health import Hopeless, check
+from sync.manifest import Check, Command, Health
 from sync.stages import Reason
 
 SYSTEMCTL = """#!/bin/sh
@@ -105,6 +106,7 @@ async def test_a_unit_that_ends_again_and_again_is_hopeless(device: Path) -> Non
     unit = Check(kind="unit", unit="lamp.service", restarts_max=2)
     await trial.look(unit, 20)
     (device / "restarts").write_text("4\n")
+    assert (await trial.look(unit, 20)).output == "lamp.service was restarted meanwhile"
     assert (await trial.look(unit, 20)).code == 0
     (device / "restarts").write_text("5\n")
 
@@ -131,3 +133,30 @@ async def test_a_hub_that_is_not_reached_in_its_budget_is_only_told(tmp_path: Pa
 
     assert (away.code, here.code) == (1, 0)
     assert "no reason to go back" in away.output
+
+
+UNIT = Health(checks=(Check(kind="unit", unit="lamp.service"),), deadline_s=2, pause_s=0.05)
+DIES_AT_EACH_SECOND_LOOK = """#!/bin/sh
+case "$1" in
+show) echo x >> looks; echo $(( $(wc -l < looks) / 2 )) ;;
+is-active) true ;;
+esac
+"""
+
+
+async def test_a_service_that_dies_soon_after_each_start_is_found_in_the_steady_time(
+    device: Path,
+) -> None:
+    (device / "systemctl").write_text(DIES_AT_EACH_SECOND_LOOK)
+
+    verdict = await check(UNIT, checks(device).look, time.monotonic, steady_s=UNIT.steady_for_s)
+
+    assert (verdict.healthy, verdict.reason) == (False, Reason.CRASH_LOOP)
+
+
+async def test_a_service_that_stays_up_is_steady(device: Path) -> None:
+    health = UNIT.model_copy(update={"steady_s": 0.3})
+
+    verdict = await check(health, checks(device).look, time.monotonic, steady_s=health.steady_for_s)
+
+    assert verdict.healthy

@@ -162,3 +162,45 @@ async def test_what_does_not_come_up_before_the_deadline_is_refused_for_the_last
     assert verdict == STARTING
     assert release.asked == []
     assert release.mono == HEALTH.deadline_s
+
+
+async def test_a_release_that_has_to_stay_well_is_looked_at_for_so_long() -> None:
+    release = Release(Ended(0, "good"))
+
+    verdict = await check(HEALTH, release.run, lambda: release.mono, steady_s=3)
+
+    assert verdict.healthy
+    assert release.mono == 4.0
+    assert len(release.asked) == 4
+
+
+async def test_one_bad_round_begins_the_steady_time_anew() -> None:
+    good, bad = Ended(0, "good"), Ended(1, "bad")
+    release = Release(good, good, bad, good)
+
+    verdict = await check(HEALTH, release.run, lambda: release.mono, steady_s=3)
+
+    assert verdict.healthy
+    assert release.mono == 7.0
+
+
+async def test_what_was_good_before_the_deadline_may_be_so_beyond_it_and_must_stay_so() -> None:
+    bad = Ended(1, "bad")
+    waits = Release(*[bad] * 9, Ended(0, "good"))
+    breaks = Release(*[bad] * 9, Ended(0, "good"), Ended(0, "good"), bad)
+
+    steady = await check(HEALTH, waits.run, lambda: waits.mono, steady_s=3)
+    broken = await check(HEALTH, breaks.run, lambda: breaks.mono, steady_s=3)
+
+    assert (steady.healthy, waits.mono) == (True, 13.0)
+    assert (broken.healthy, broken.reason, breaks.mono) == (False, Reason.HEALTH_FAILED, 12.0)
+    assert waits.deadlines_s[-1] == HEALTH.deadline_s
+
+
+async def test_one_long_round_alone_is_not_steady() -> None:
+    release = Release(Ended(0, "good"), takes_s=5)
+
+    verdict = await check(HEALTH, release.run, lambda: release.mono, steady_s=3)
+
+    assert verdict.healthy
+    assert len(release.asked) == 2

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from sync.manifest import MANIFEST_BYTES_MAX, BadManifest, Manifest, manifest_from, parse_manifest
+from sync.manifest import (
+    MANIFEST_BYTES_MAX,
+    STEADY_S,
+    BadManifest,
+    Manifest,
+    manifest_from,
+    parse_manifest,
+)
 
 FIELDS: dict[str, Any] = {
     "component": "pump-app",
@@ -173,3 +180,22 @@ def test_checks_of_every_kind_read_back_as_they_were_written() -> None:
 def test_health_that_proves_nothing_is_refused(check: dict[str, object]) -> None:
     with pytest.raises(BadManifest, match="health"):
         manifest_from({**FIELDS, "health": {"checks": [check]}})
+
+
+@pytest.mark.parametrize(
+    ("health", "steady_s"),
+    [
+        ({"command": ["true"]}, 0),
+        ({"command": ["true"], "steady_s": 5}, 5),
+        ({"checks": [{"kind": "unit", "unit": "pump.service"}]}, STEADY_S),
+        ({"checks": [{"kind": "unit", "unit": "pump.service"}], "steady_s": 0}, 0),
+    ],
+)
+def test_a_service_has_to_stay_up_for_a_while_unless_the_release_says_otherwise(
+    health: dict[str, object], steady_s: float
+) -> None:
+    manifest: Manifest = manifest_from({**FIELDS, "health": health})
+
+    assert manifest.health.steady_for_s == steady_s
+    assert ("steady_s" in json.loads(manifest.canonical())["health"]) is ("steady_s" in health)
+    assert parse_manifest(manifest.canonical()) == manifest
