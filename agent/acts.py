@@ -294,7 +294,9 @@ class Acts:
         if refused is not None:
             # It runs and is proven, and nothing takes it back by itself: a person has to look.
             raise refused
-        await self._documents.acknowledge(journal.deployment, Stage.HEALTHY)
+        # Only now, when there is nothing left to go back from: this may take long.
+        unreached = await self._releases.unreached(release)
+        await self._documents.acknowledge(journal.deployment, Stage.HEALTHY, detail=unreached[:200])
         return journal, Event.COMMIT_DONE
 
     async def _refused(self, release: Release, digest: bytes) -> InstallerError | None:

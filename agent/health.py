@@ -54,8 +54,7 @@ async def check(
 ) -> Verdict:
     """Try until everything that must be so is so at once and stays so, or the deadline is over.
 
-    Whether the hub is reached is looked at last and is only told: a network that is out is no
-    reason to go back.
+    Whether the hub is reached is not looked at here (`unreached`).
 
     Args:
         health: What to look at and how long.
@@ -90,18 +89,23 @@ async def check(
             await asyncio.sleep(min(health.pause_s, left_s))
             continue
         if good_from is not None:
-            unreached = [
-                told.output
-                for each in health.checks
-                if each.kind == "hub" and (told := await look(each, each.budget_s)).code != 0
-            ]
-            return Verdict(healthy=True, reason="", detail="; ".join([ended.output, *unreached]))
+            return Verdict(healthy=True, reason="", detail=ended.output)
         left_s = deadline - mono_s()
         if left_s <= health.pause_s:
             reason = Reason.HEALTH_TIMED_OUT if ended.is_late else Reason.HEALTH_FAILED
             detail = ended.output or f"the health command ended with {ended.code}"
             return Verdict(healthy=False, reason=reason, detail=detail)
         await asyncio.sleep(health.pause_s)
+
+
+async def unreached(health: Health, look: Look) -> str:
+    """Look for the hub, if the release asks for it; return in words that it was not reached.
+
+    Only told, and looked at only when there is nothing left to go back from: a network that is out
+    is no reason to, nor is a power cut while it is waited for.
+    """
+    found = [await look(each, each.budget_s) for each in health.checks if each.kind == "hub"]
+    return "; ".join(each.output for each in found if each.code != 0)
 
 
 def judged_by(health: Health) -> list[Check]:

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from agent.checks import Checks
 from agent.command import Ended, run_command
 from agent.committed import Committed, note_committed, read_committed
-from agent.health import Hopeless, Verdict, check
+from agent.health import Hopeless, Verdict, check, unreached
 from agent.log import say
 from agent.settings import Settings
 from agent.threads import in_thread
@@ -219,20 +219,26 @@ class Releases:
         while.
         """
         health = release.manifest.health
-        checks = Checks(
-            lambda command, deadline_s: self._run(release, command, deadline_s, stays=False),
-            self.is_connected,
-        )
         try:
             return await check(
                 health,
-                checks.look,
+                self._checks(release).look,
                 mono_s,
                 partial(self.doubt, release),
                 steady_s=health.steady_for_s if is_new else 0.0,
             )
         except InstallerError as error:  # it cannot even say where the release lies
             return Verdict(healthy=False, reason=error.reason, detail=error.detail)
+
+    async def unreached(self, release: Release) -> str:
+        """Look for the hub, if the release asks for it; return in words that it was not reached."""
+        return await unreached(release.manifest.health, self._checks(release).look)
+
+    def _checks(self, release: Release) -> Checks:
+        return Checks(
+            lambda command, deadline_s: self._run(release, command, deadline_s, stays=False),
+            self.is_connected,
+        )
 
     async def doubt(self, release: Release) -> Verdict | None:
         """Ask the installer whether it is this release that runs; None if it is.

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from agent import acts
+from agent.checks import Checks
+from agent.command import Ended
 from agent.installer import InstallEngine
 from agent.work import Work
 from firmware_hooks.contract import InstallerError
 from firmware_hooks.directory import DirectoryInstaller
+from sync.manifest import Check
 from sync.stages import Reason, Stage, is_final
 from sync.transport.memory_broker import MemoryBroker
 from tests.agent.agents import ALL_STAGES, DEVICE, NOWHERE, Device, lamp
@@ -347,3 +350,48 @@ async def test_a_release_that_runs_and_cannot_be_committed_is_reported_as_such(
     running = hub.running("lamp")
     assert running is not None
     assert (running.version, device.runs()) == ("2.0.0", "2.0.0")
+
+
+async def test_a_proven_release_is_committed_before_the_hub_is_looked_for(
+    device: Device, hub: SmallHub, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    commit = DirectoryInstaller.commit
+
+    def commits(self: DirectoryInstaller, digest: bytes) -> None:
+        commit(self, digest)
+        done.append("committed")
+
+    async def looks(*_: object) -> Ended:
+        done.append("looked for the hub")
+        return Ended(0, "")
+
+    monkeypatch.setattr(DirectoryInstaller, "commit", commits)
+    monkeypatch.setattr(Checks, "_hub", looks)
+    manifest, tree = lamp("1.0.0")
+    health = manifest.health.model_copy(update={"checks": (Check(kind="hub", budget_s=600),)})
+    manifest = manifest.model_copy(update={"health": health})
+    blobs.publish(manifest, tree)
+    async with device.up():
+        await hub.deployed("dfirst", manifest)
+
+    assert done == ["committed", "looked for the hub"]
+    assert hub.acks("dfirst")["dfirst/H"].detail == ""
+
+
+async def test_a_hub_that_is_away_for_longer_than_its_budget_is_told_with_the_success(
+    device: Device, hub: SmallHub, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Checks, "_hub", _away)
+    manifest, tree = lamp("1.0.0")
+    health = manifest.health.model_copy(update={"checks": (Check(kind="hub", budget_s=5),)})
+    manifest = manifest.model_copy(update={"health": health})
+    blobs.publish(manifest, tree)
+    async with device.up():
+        await hub.deployed("dfirst", manifest)
+
+    assert hub.acks("dfirst")["dfirst/H"].detail == "the hub was not reached"
+
+
+async def _away(*_: object) -> Ended:
+    return Ended(1, "the hub was not reached")
