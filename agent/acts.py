@@ -239,13 +239,24 @@ class Acts:
         return journal, Event.REBOOTED
 
     async def come_back(self, journal: Journal) -> tuple[Journal, Event]:
-        """Start the device anew, unless that has happened, and report what was booted."""
+        """Start the device anew, as often as the installer awaits it, and report what was booted.
+
+        How often that may be is bounded as every install is (`agent.install.exhausted`).
+        """
         release = self._release(journal)
         if not journal.has_rebooted:
+            await self._start_anew(release)
+        # Called again, it settles what could only be looked at after the start.
+        said = await calls(partial(release.installer.roll_back, journal.digest))
+        if await self._awaits_reboot(release) is not None:
             await self._start_anew(release)
         runs = await calls(release.installer.running)
         if runs == journal.digest:
             raise InstallerError(Reason.ROLLBACK_FAILED, "the device started the release again")
+        if runs != said:
+            raise InstallerError(
+                Reason.ROLLBACK_FAILED, "the device did not start what was to be gone back to"
+            )
         return await self._report_what_runs(journal, runs), Event.REBOOTED
 
     async def _start_anew(self, release: Release) -> None:

@@ -19,6 +19,9 @@ READ_ONLY = "read-only"
 COMING_UP = "coming-up"
 """In the file of this name stands how often the release is still to be said to be coming up."""
 
+STARTS_LEFT = "starts-left"
+"""In the file of this name stands how many starts it takes to go back, if that is more than one."""
+
 
 def read(home: Path) -> dict[str, str]:
     """Return `kept`, `try` and `booted`: digests in hexadecimal."""
@@ -43,8 +46,18 @@ def write(home: Path, **changed: str) -> None:
 def start(home: Path, *, comes_up: bool) -> None:
     """Do what firmware does: try once what is to be tried, else boot what is kept."""
     flags = read(home)
+    left = _starts_left(home)
+    if left and not flags["try"]:
+        (home / STARTS_LEFT).write_text(str(left - 1))
     tried = flags["try"] if comes_up else ""
     write(home, booted=tried or flags["kept"], **{"try": ""})
+
+
+def _starts_left(home: Path) -> int:
+    try:
+        return int((home / STARTS_LEFT).read_text())
+    except FileNotFoundError:
+        return 0
 
 
 class TwoSlots:
@@ -65,6 +78,8 @@ class TwoSlots:
 
     def awaits_reboot(self) -> tuple[str, ...] | None:
         flags = read(self._home)
+        if _starts_left(self._home) and not flags["try"]:
+            return ()
         return None if (flags["try"] or flags["kept"]) == flags["booted"] else ("0 tryboot",)
 
     def check_trial(self, digest: bytes) -> None:
@@ -87,6 +102,8 @@ class TwoSlots:
         return bytes.fromhex(read(self._home)["kept"]) or None
 
     def running(self) -> bytes | None:
+        if _starts_left(self._home) and not read(self._home)["try"]:
+            return None  # it is not said yet what the device has gone back to
         return bytes.fromhex(read(self._home)["booted"]) or None
 
     def folder(self, digest: bytes) -> Path:

@@ -185,6 +185,27 @@ async def test_an_unhealthy_one_is_left_by_another_reboot(origin: Place) -> None
     check(result, Stage.ROLLED_BACK, 0)
 
 
+@pytest.mark.parametrize(("starts", "is_back"), [(2, True), (30, False)])
+async def test_a_device_starts_as_often_as_its_installer_asks_until_it_is_back_or_it_is_too_much(
+    starts: int, origin: Place, *, is_back: bool
+) -> None:
+    await wish(origin, "dsecond00", BAD, 2)
+    await asyncio.to_thread(start, origin)  # it is switched to
+    assert slots.read(origin.install_dir / "lamp")["try"] == BAD[0].digest().hex()
+    (origin.install_dir / "lamp" / slots.STARTS_LEFT).write_text(str(starts))
+
+    assert await asyncio.to_thread(settle, origin) <= 8
+
+    result = await look(origin, "dsecond00")
+    if is_back:
+        check(result, Stage.ROLLED_BACK, 0)
+        assert (origin.install_dir / "lamp" / slots.STARTS_LEFT).read_text() == "0"
+    else:
+        assert result.state is State.STUCK
+        assert result.ends == {Stage.FAILED}
+        assert not result.reported.healthy
+
+
 async def test_a_device_that_boots_the_old_image_is_known_to_have_fallen_back(
     origin: Place,
 ) -> None:
