@@ -52,6 +52,8 @@ class Work:
         self._wake = asyncio.Event()
         self._seen: dict[str, Wish] = {}
         """What was wished when it was last looked at: what is missing since then has ended."""
+        self._is_loaded = False
+        """Whether it is known what is under way. Before, nothing can be said to have ended."""
 
     def wake(self) -> None:
         """There may be something new to do, or the hub may be within reach again."""
@@ -108,8 +110,10 @@ class Work:
             StoreError: Not all of it was written; it is tried again with the next work.
         """
         for step in self._plan():
-            if step.act is Act.ACKNOWLEDGE:
+            if step.act is Act.ACKNOWLEDGE and (self._is_loaded or not is_final(step.stage)):
                 await self._acknowledge(step)
+        if not self._is_loaded:
+            return
         current = self._wishes()
         for step in gone(self._seen, current):
             if step.wish.deployment not in self._under_way():
@@ -122,6 +126,7 @@ class Work:
 
     async def _begin(self) -> None:
         await self._engine.load()
+        self._is_loaded = True
         self._engine.killed(self._off())
         await self._engine.finish_ended()
         await self._engine.observe()

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 from typing import Any
 
 import pytest
@@ -395,3 +396,33 @@ async def test_a_hub_that_is_away_for_longer_than_its_budget_is_told_with_the_su
 
 async def _away(*_: object) -> Ended:
     return Ended(1, "the hub was not reached")
+
+
+async def test_an_install_under_way_is_not_said_to_have_ended_before_it_is_known_to_be_under_way(
+    device: Device, hub: SmallHub, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, tried = asyncio.get_running_loop(), asyncio.Event()
+    gate, load = threading.Event(), InstallEngine.load
+
+    def hangs(_: DirectoryInstaller, digest: bytes) -> None:
+        loop.call_soon_threadsafe(tried.set)
+        gate.wait()
+
+    async def late(engine: InstallEngine) -> None:
+        await hub.reached("dlater", Stage.DELIVERED)
+        await load(engine)
+
+    manifest, tree = lamp("1.0.0")
+    blobs.publish(manifest, tree)
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectoryInstaller, "check_trial", hangs)
+        async with device.up():
+            hub.deploy("dfirst", manifest)
+            await tried.wait()
+        gate.set()
+    monkeypatch.setattr(InstallEngine, "load", late)
+    hub.deploy("dlater", lamp("2.0.0")[0])
+    async with device.up():
+        await hub.until(lambda: any(map(is_final, hub.stages("dfirst"))))
+
+    assert hub.stages("dfirst") == ALL_STAGES
