@@ -36,6 +36,7 @@ from agent.settings import Settings
 from agent.store import Store, StoreError
 from agent.threads import in_thread
 from agent.trust.admission import Admission
+from agent.way_back import WayBack
 from firmware_hooks.contract import InstallerError, RetryLater
 from sync.manifest import Manifest
 from sync.stages import Reason, Stage, allows
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 StillWanted = Callable[[str, str], Stage | None]
 """Given component and deployment: None while it is wanted, else the stage it ends in."""
+
+Act = Callable[[Journal], Awaitable[tuple[Journal, Event]]]
 
 ACTIVITY_CHARACTERS_MAX: Final = 300
 
@@ -92,6 +95,7 @@ class InstallEngine:
         """
         self.patience = patience or Patience(settings, store, documents, clock)
         """Says when an act may begin."""
+        self._way_back = WayBack(clock)
         self._settings = settings
         self._store = store
         self._documents = documents
@@ -156,6 +160,26 @@ class InstallEngine:
     def unfinished(self) -> list[Journal]:
         """Return installs that are under way, or that a crash or stop interrupted."""
         return [journal for journal in self._journals.values() if journal.at not in DONE]
+
+    async def still_waits(self, deployment: str) -> bool:
+        """Look again at an install that was put aside; False if it is to be taken up.
+
+        Raises:
+            StoreError: The wait cannot be made durable.
+        """
+        if self._way_back.still_waits(deployment):
+            return True
+        return await self.patience.still_waits(deployment)
+
+    def next_look_s(self) -> float | None:
+        """Return in how many seconds to look again at what waits, None if nothing does."""
+        looks = (self.patience.next_look_s(), self._way_back.next_look_s())
+        return min((each for each in looks if each is not None), default=None)
+
+    @property
+    def going_back(self) -> frozenset[str]:
+        """Components of which a release waits to be taken back."""
+        return self._way_back.components
 
     def journal(self, component: str) -> Journal | None:
         """Return the last install of a component."""
@@ -229,6 +253,7 @@ class InstallEngine:
 
         Returns without an end if it has to wait; `unfinished` names it, and `patience` says why.
         """
+        self._way_back.take_up(journal.deployment)
         settings = self._settings
         attempts_max = settings.install_attempts_max
         boot = self._clock.stamp().boot
@@ -274,16 +299,17 @@ class InstallEngine:
             if (stage := still_wanted(journal.component, journal.deployment)) is not None:
                 raise Withdrawn(stage)
 
-        act = {
+        acts: dict[State, Act] = {
             State.FETCHING: lambda given: self._fetch(given, go_on),
             State.STAGING: self._stage,
             State.ACTIVATING: self._activate,
             State.REBOOTING: self._acts.reboot,
             State.TRIAL: self._prove,
             State.COMMITTING: self._acts.commit,
-            State.ROLLING_BACK: self._acts.roll_back,
-            State.RETURNING: self._acts.come_back,
-        }[journal.at]
+            State.ROLLING_BACK: lambda given: self._go_back(self._acts.roll_back, given),
+            State.RETURNING: lambda given: self._go_back(self._acts.come_back, given),
+        }
+        act = acts[journal.at]
         try:
             if journal.at in UNTOUCHED:
                 go_on()
@@ -342,6 +368,14 @@ class InstallEngine:
             await self._acts.check(journal, manifest)
         return await self._unless_busy(self._acts.activate, journal, Phase.ACTIVATE, manifest)
 
+    async def _go_back(self, act: Act, journal: Journal) -> tuple[Journal, Event]:
+        """Go back, or put that aside for as long as the installer asks to wait."""
+        try:
+            return await act(journal)
+        except RetryLater as later:
+            self._way_back.put_aside(journal, later)
+            raise
+
     async def _prove(self, journal: Journal) -> tuple[Journal, Event]:
         """Try the release, and stop trying it when its deployment is killed."""
         self._require_alive(journal)  # the order may have come since it was switched to
@@ -366,7 +400,7 @@ class InstallEngine:
 
     async def _unless_busy(
         self,
-        act: Callable[[Journal], Awaitable[tuple[Journal, Event]]],
+        act: Act,
         journal: Journal,
         phase: Phase,
         manifest: Manifest,
@@ -383,7 +417,10 @@ class InstallEngine:
         """Leave an install for now. What it waits for is no failed try, and no step of its own."""
         tries = journal.attempts - (journal.at is not State.FETCHING)
         waiting = msgspec.structs.replace(
-            journal, attempts=max(0, tries), writes=max(0, journal.writes - WRITES_OF_A_WAIT)
+            journal,
+            attempts=max(0, tries),
+            writes=max(0, journal.writes - WRITES_OF_A_WAIT),
+            back_tries=journal.back_tries + (journal.at in (State.ROLLING_BACK, State.RETURNING)),
         )
         await self._write(self._spared(waiting), journal.at)
         self.activity = "idle"

@@ -42,6 +42,8 @@ class Journal(msgspec.Struct, frozen=True, array_like=True):
     deaths: int = 0
     here_bytes: int = 0
     """`tally`, while it is fetched."""
+    back_tries: int = 0
+    """How often the installer has asked for time on the way back."""
 
     @property
     def tally(self) -> Tally:

@@ -77,7 +77,7 @@ class Work:
         await self._persistently(self._begin)
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._engine.patience.next_look_s()):
+                async with asyncio.timeout(self._engine.next_look_s()):
                     await self._wake.wait()
             self._wake.clear()
             await self._persistently(self._pass)
@@ -148,7 +148,9 @@ class Work:
                 (
                     step.wish
                     for step in self._plan()
-                    if step.act is Act.INSTALL and step.wish.deployment not in tried
+                    if step.act is Act.INSTALL
+                    and step.wish.deployment not in tried
+                    and step.wish.record.component not in self._engine.going_back
                 ),
                 None,
             )
@@ -166,8 +168,7 @@ class Work:
             is_begun = journal.at not in UNTOUCHED
             is_wanted = self._still_wanted(journal.component, journal.deployment) is None
             if (is_begun or is_wanted) and (
-                journal.deployment in tried
-                or await self._engine.patience.still_waits(journal.deployment)
+                journal.deployment in tried or await self._engine.still_waits(journal.deployment)
             ):
                 continue
             tried.add(journal.deployment)

@@ -53,7 +53,8 @@ class RetryLater(InstallerError):
     Nothing was switched then, except on the way back.
 
     `stage` and `activate` may raise it. The agent asks again after `wait_s`, for as long as it puts
-    off the install. `roll_back` may too, and then something may have been switched back.
+    off the install. `roll_back` may raise it too, also when something was switched back, and is
+    then called again a bounded number of times.
     """
 
     def __init__(self, detail: str, wait_s: float) -> None:

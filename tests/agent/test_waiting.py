@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent import patience
+from agent import patience, way_back
 from agent.installer import WRITES_MAX
 from agent.store import open_store
 from firmware_hooks.contract import Order, RetryLater
@@ -337,6 +337,47 @@ async def test_what_a_release_requires_is_looked_at_again_after_it_has_waited(
     end = "dapp/F" if call == "stage" else "dapp/B"
     assert hub.acks("dapp")[end].reason == "requirement_unmet"
     assert device.runs("app") is None
+
+
+@pytest.mark.parametrize("tries_max", [60, 2], ids=["long enough", "too short"])
+async def test_a_way_back_that_has_to_wait_is_tried_again_within_its_bounds_and_over_restarts(
+    device: Device,
+    hub: SmallHub,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+    tries_max: int,
+) -> None:
+    loop, asked_twice = asyncio.get_running_loop(), asyncio.Event()
+    asked = 0
+    back = DirectoryInstaller.roll_back
+
+    def busy(self: DirectoryInstaller, digest: bytes) -> bytes | None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            loop.call_soon_threadsafe(asked_twice.set)
+        if asked <= 4:
+            raise RetryLater("dpkg's lock is taken", 0.01)
+        return back(self, digest)
+
+    monkeypatch.setattr(way_back, "TRIES_MAX", tries_max)
+    monkeypatch.setattr(way_back, "WAIT_MIN_S", 0.05)
+    monkeypatch.setattr(DirectoryInstaller, "roll_back", busy)
+    async with device.up(install_attempts_max=1):
+        await hub.deployed("dgood", publish(blobs))
+        hub.deploy("dbad", publish(blobs, "2.0.0", healthy=False))
+        await asked_twice.wait()
+    async with device.up(install_attempts_max=1):
+        hub.deploy("dlater", publish(blobs, "3.0.0"))
+        await hub.until(lambda: any(is_final(stage) for stage in hub.stages("dbad")))
+        await hub.reached("dlater")
+
+    acks = hub.acks("dbad")
+    if tries_max > 4:
+        assert (asked, acks["dbad/B"].reason) == (5, "health_failed")
+    else:
+        assert acks["dbad/F"].reason == "rollback_failed"
+        assert "asked for time 2 times: dpkg's lock is taken" in acks["dbad/F"].detail
 
 
 async def test_a_wait_that_has_ended_leaves_nothing_behind(
