@@ -105,7 +105,10 @@ class Releases:
             return Release(manifest, digest, self.installer(component, manifest.installer))
         folder = self._settings.install_dir / component / "parts"
         members = [
-            Member(part.name, self.installer(part.name, part.installer, folder))
+            Member(
+                part.name,
+                self.installer(_part_name(folder, component, part.name), part.installer, folder),
+            )
             for part in manifest.parts
         ]
         return Release(manifest, digest, Series(component, self._settings.install_dir, members))
@@ -275,6 +278,15 @@ class Releases:
             deadline_s=deadline_s,
             stays=stays,
         )
+
+
+def _part_name(folder: Path, component: str, part: str) -> str:
+    """Return what a part's installer is told to be its component: one that no other has.
+
+    Earlier programs told it the part's name alone; where that stands on the disk it stays, or what
+    runs would not be found again.
+    """
+    return part if (folder / part).is_dir() else f"{component}.{part}"
 
 
 def _is_here(release: Release) -> bool:

@@ -65,7 +65,7 @@ class ComposeInstaller:
         self._compose = shlex.split(str(options.get("compose", "podman-compose")))
         self._run_options = str(options.get("run_options", ""))
         self._shelf = Shelf("compose", install_dir / component)
-        self._project = f"fieldfare-{component}"
+        self._project = f"fieldfare-{component}".replace(".", "_")  # a project's name has no dots
         self._images = f"localhost/fieldfare/{component}"
         self._lock = self._shelf.home / "compose.lock"
         self.on_progress: Callable[[str], None] = lambda _: None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import releases as module
 from agent.releases import Releases, calls
 from agent.settings import Settings
 from firmware_hooks.contract import InstallerError, Order
@@ -168,3 +169,44 @@ def test_a_file_is_put_in_place_whole_over_what_a_crash_left(tmp_path: Path) -> 
 
     assert path.read_bytes() == b"two"
     assert [each.name for each in path.parent.iterdir()] == ["file"]
+
+
+def in_parts(component: str) -> Manifest:
+    manifest, _ = lamp("1.0.0")
+    fields = manifest.model_dump()
+    fields["component"] = component
+    fields["parts"] = [{"name": "app", "installer": "container"}]
+    fields["artifacts"][0]["part"] = "app"
+    return Manifest.model_validate(fields)
+
+
+class Told:
+    """An entry point that remembers what its installer was told."""
+
+    def __init__(self) -> None:
+        self.names: list[tuple[str, Path]] = []
+
+    def load(self) -> "Told":
+        return self
+
+    def __call__(self, component: str, install_dir: Path, _: object) -> DirectoryInstaller:
+        self.names.append((component, install_dir))
+        return DirectoryInstaller(component, install_dir)
+
+
+def test_parts_of_one_name_in_two_components_have_nothing_in_common(
+    settings: Settings, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    monkeypatch.setattr(module, "entry_points", lambda **_: [told])
+    # An earlier program has put this one there.
+    (settings.install_dir / "vision" / "parts" / "app").mkdir(parents=True)
+
+    for component in ("kiosk", "station", "vision"):
+        releases.release(in_parts(component), bytes(32))
+
+    assert told.names == [
+        ("kiosk.app", settings.install_dir / "kiosk" / "parts"),
+        ("station.app", settings.install_dir / "station" / "parts"),
+        ("app", settings.install_dir / "vision" / "parts"),
+    ]

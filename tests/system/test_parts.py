@@ -49,7 +49,7 @@ class Station:
         self.hub = hub
         self.agent = agent
         self.conf = folder / "etc" / "station.conf"
-        self.app = agent.home / "install" / "station" / "parts" / "app" / "current" / "run"
+        self.app = agent.home / "install" / "station" / "parts" / "station.app" / "current" / "run"
 
     def release(self, version: str, *, agrees: bool = True) -> str:
         (self.folder / f"app-{version}").mkdir()
