@@ -109,6 +109,7 @@ class Daemon:
             ),
             presence=Presence(topics.presence_topic(settings.device), self._birth),
         )
+        self._documents.on_stage = self._on_written
         self._values = Values(self._documents, on_written=self._on_written)
         self._work: Work  # made below; until then nothing changes
         self._kills = Kills(store, self._documents, on_changed=self._on_killed)

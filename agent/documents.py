@@ -72,6 +72,9 @@ class Documents:
         """Which entries of the telemetry are still kept; `agent.measuring` knows."""
         self.takes_back: Callable[[Mapping[str, bytes]], None] = lambda _: None
         """Told of the telemetry that the hub holds and a lost disk did not."""
+        self.on_stage: Callable[[], None] = lambda: None
+        """Called when a stage was recorded: the hub should hear of it at once, because the next may
+        take long."""
         self.followed = (
             DocumentName(Kind.DESIRED, settings.device),
             *(DocumentName(Kind.GROUP, group) for group in settings.groups),
@@ -213,7 +216,10 @@ class Documents:
         self, deployment: str, stage: Stage, *, reason: str = "", detail: str = ""
     ) -> bool:
         """Record durably that a deployment reached a stage; False if it may not be recorded now."""
-        return await self._locked(lambda: self._acknowledge(deployment, stage, reason, detail))
+        is_new = await self._locked(lambda: self._acknowledge(deployment, stage, reason, detail))
+        if is_new:
+            self.on_stage()
+        return is_new
 
     def next_clock(self) -> int:
         """Return the hybrid logical clock for a write that happens now."""

@@ -14,7 +14,7 @@ from agent.installer import InstallEngine
 from agent.work import Work
 from firmware_hooks.contract import InstallerError
 from firmware_hooks.directory import DirectoryInstaller
-from sync.manifest import Check
+from sync.manifest import Check, Health
 from sync.stages import Reason, Stage, is_final
 from sync.transport.memory_broker import MemoryBroker
 from tests.agent.agents import ALL_STAGES, DEVICE, NOWHERE, Device, lamp
@@ -113,6 +113,24 @@ async def test_a_release_that_does_not_fit_is_given_up_before_its_artifacts_are_
 
     assert hub.acks("dfirst")["dfirst/F"].reason == reason
     assert [digest for digest, _ in blobs.requests] == [manifest.digest().hex()]
+
+
+async def test_a_stage_is_told_at_once_however_long_the_next_takes(
+    device: Device, hub: SmallHub, blobs: Blobs
+) -> None:
+    shines = device.folder / "shines"
+    manifest, tree = lamp("1.0.0")
+    health = Health(command=("test", "-e", str(shines)), deadline_s=600, pause_s=0.05)
+    manifest = manifest.model_copy(update={"health": health})
+    blobs.publish(manifest, tree)
+    async with device.up():
+        hub.deploy("dfirst", manifest)
+        await hub.reached("dfirst", Stage.APPLIED)
+        assert Stage.HEALTHY not in hub.stages("dfirst")
+        shines.touch()
+        await hub.reached("dfirst")
+
+    assert hub.stages("dfirst") == ALL_STAGES
 
 
 async def test_a_release_whose_files_the_hub_lost_is_given_up(
