@@ -17,6 +17,7 @@ Deaths are real: see `firmware_hooks.deaths`.
 import resource
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -44,6 +45,11 @@ class InstallerConformance:
     """Die at every n-th step; more than 1 for installers whose calls take seconds."""
     returns_after_commit: ClassVar[bool] = True
     """Whether `roll_back` still finds the way after `commit`; the agent never takes it then."""
+
+    keeps_apart: ClassVar[bool] = False
+    """Whether two components have nothing in common on a device: no slot, chip, package or file."""
+    lays_down: ClassVar[bool] = True
+    """Whether `stage` puts what it is given onto the disk, and not elsewhere."""
 
     # What a subclass says.
 
@@ -167,6 +173,53 @@ class InstallerConformance:
         self.assert_runs(self.home, "2")
         self.installer.check_trial(new.digest)
         assert self.installer.folder(new.digest).is_dir()
+
+    def test_another_component_of_the_same_installer_is_left_alone(self) -> None:
+        if not self.keeps_apart:
+            pytest.skip("its components share something of the device")
+        mine = self.run("1")
+
+        def be(component: str) -> None:
+            self.component = component  # type: ignore[misc]  # of this test alone
+
+        def still_runs(component: str, release: Order) -> None:
+            be(component)
+            assert self.installer.running() == release.digest
+            self.installer.check_trial(release.digest)
+
+        be("lamp.app")  # as the part `app` of a component is called
+        theirs = self.run("2")
+        still_runs("lamp", mine)
+        self.installer.clean_up()
+        still_runs("lamp.app", theirs)
+        newer = self.order("3")
+        self.installer.stage(newer)
+        self.activate(newer)
+        still_runs("lamp", mine)
+        be("lamp.app")
+        assert self.roll_back(newer) == theirs.digest
+        self.installer.clean_up()
+        still_runs("lamp", mine)
+        still_runs("lamp.app", theirs)
+        be("lamp")
+
+    def test_what_the_disk_has_no_room_for_is_refused_and_nothing_is_left(self) -> None:
+        if not self.lays_down:
+            pytest.skip("it lays nothing down on the disk")
+        old, new = self.run("1"), self.order("2")
+        for bounds, reason in (
+            ({"room_bytes": 0}, Reason.NO_SPACE),
+            ({"unpacked_bytes_max": 0, "room_bytes": 1}, Reason.TOO_LARGE),
+        ):
+            before = self.paths()
+            with pytest.raises(InstallerError) as refused:
+                self.installer.stage(replace(new, **bounds))  # type: ignore[arg-type]
+            assert refused.value.reason == reason
+            assert self.installer.running() == old.digest
+            assert self.paths() == before
+        self.installer.stage(new)
+        self.activate(new)
+        assert self.installer.running() == new.digest
 
     def test_every_call_may_be_repeated(self) -> None:
         old, new = self.run("1"), self.order("2")

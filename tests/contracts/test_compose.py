@@ -19,6 +19,7 @@ class TestCompose(InstallerConformance):
     """Real containers of the real podman-compose."""
 
     kill_stride = 1 if os.environ.get("FIELDFARE_SOAK") else 150
+    keeps_apart = True
 
     composed: ClassVar[Composed]
 

@@ -62,6 +62,7 @@ class TestContainer(InstallerConformance):
     """Real containers of the real podman."""
 
     kill_stride = every(40)
+    keeps_apart = True
 
     podman: ClassVar[Podman]
     images: ClassVar[dict[str, bytes]]
@@ -90,6 +91,8 @@ class TestContainer(InstallerConformance):
 
 
 class TestDirectory(InstallerConformance):
+    keeps_apart = True
+
     def make_installer(self, folder: Path) -> Installer:
         return DirectoryInstaller(self.component, folder / "install")
 
@@ -227,6 +230,7 @@ class TestMenderModule(InstallerConformance):
     """The module copies its file to where the device looks for it, and knows the way back."""
 
     kill_stride = every(4)
+    lays_down = False
     returns_after_commit = False
 
     def prepare_device(self, folder: Path) -> None:
@@ -248,6 +252,7 @@ class TestAbSlots(InstallerConformance):
     """With a Raspberry Pi; the others below run it with other bootloaders."""
 
     kill_stride = every(3)
+    lays_down = False
     board: ClassVar[str] = "tryboot"
     packed_by: ClassVar[str] = "gz"
 
@@ -288,6 +293,7 @@ class TestRauc(InstallerConformance):
     """With RAUC's own service."""
 
     kill_stride = every(3)
+    lays_down = False
 
     @pytest.fixture(autouse=True)
     def _devices(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -330,6 +336,7 @@ class TestSwupdate(InstallerConformance):
     """With SWUpdate itself, which takes a second for each update."""
 
     kill_stride = every(15)
+    lays_down = False
 
     @pytest.fixture(autouse=True)
     def _authority(self, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -363,6 +370,7 @@ class TestMenderModuleWithSlots(InstallerConformance):
     """The module writes the slot that is not booted, which a restart tries once."""
 
     kill_stride = every(4)
+    lays_down = False
     returns_after_commit = False
 
     @pytest.fixture(autouse=True)
