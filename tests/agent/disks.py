@@ -171,6 +171,22 @@ async def database_damaged(site: Site) -> None:
     assert list(site.state.glob("*damaged*")), sorted(site.state.iterdir())
 
 
+async def database_damaged_while_it_runs(site: Site) -> None:
+    """A failing card changes the database under the agent: it lives on, and a start mends it."""
+    async with site.device.up():
+        await site.good_one()
+        for file in (*site.state.glob("*.db"), *site.state.glob("*.db-wal")):
+            with file.open("r+b") as content:
+                content.write(b"rubbish!" * (file.stat().st_size // 8))
+        site.wish("dnext", "2.0.0")
+        answer = await site.device.ask(op="status")
+        assert answer["ok"]
+        assert site.device.runs() in {"1.0.0", "2.0.0"}
+    async with site.device.up():
+        await site.hub.reached("dnext", Stage.ACKNOWLEDGED)
+        site.check("2.0.0")
+
+
 async def kept_for_neighbours(site: Site) -> None:
     """The disk is full of what is kept for neighbours: it goes, the longest unused first."""
     shared = site.state / FOLDER
@@ -197,6 +213,7 @@ CASES: dict[str, Callable[[Site], Awaitable[None]]] = {
         database_full,
         database_read_only,
         database_damaged,
+        database_damaged_while_it_runs,
         kept_for_neighbours,
     )
 }
