@@ -286,9 +286,13 @@ class Acts:
     async def commit(self, journal: Journal) -> tuple[Journal, Event]:
         """Let the old release go, and report the new one."""
         release = self._release(journal)
+        verdict = Verdict(healthy=True, reason="", detail="")
+        if self._proven != journal.digest:
+            # It was proven before a restart; what this start reports, this start must have seen.
+            verdict = await self._releases.trial(release, self._clock.mono_s)
         if isinstance(release.installer, Reboots):
             runs = await calls(release.installer.running)
-            if runs != journal.digest:
+            if runs != journal.digest or verdict.reason == Reason.FELL_BACK:
                 raise InstallerError(
                     Reason.FELL_BACK, "the device started what ran before, before it was committed"
                 )
@@ -296,10 +300,6 @@ class Acts:
         stays = refused is not None and refused.reason == Reason.INCONSISTENT
         if refused is not None and isinstance(release.installer, Reboots) and not stays:
             raise NotCommitted(refused.reason, f"could not be committed: {refused.detail}"[:200])
-        verdict = Verdict(healthy=True, reason="", detail="")
-        if self._proven != journal.digest:
-            # It was proven before a restart; what this start reports, this start must have seen.
-            verdict = await self._releases.trial(release, self._clock.mono_s)
         await self._report.tried(release, verdict, journal.deployment)
         await self._releases.note_committed(release)
         if refused is not None:

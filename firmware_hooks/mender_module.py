@@ -221,6 +221,8 @@ class MenderModuleInstaller:
             return None  # something between the two
         if _has_restarted_back(install):
             return None  # `ArtifactVerifyRollbackReboot` has still to say
+        if _is_stale(install):
+            return None  # `check_trial` finds out
         is_this = install.is_running
         if install.phase is Phase.REBOOTING:
             is_this = install.boot != this_boot()
@@ -251,6 +253,8 @@ class MenderModuleInstaller:
         ):
             # Mender takes a crash in this state for the restart; `ArtifactVerifyReboot` decides.
             self._workplace.note(replace(install, phase=Phase.REBOOTED, is_running=True))
+        elif _is_stale(install):
+            self._workplace.note(replace(install, phase=Phase.REBOOTED, is_running=True))
         elif _has_restarted_back(install):
             self._workplace.fault_of(lambda: reboot_back(self._workplace, install))
         elif install.phase in OVER:
@@ -273,6 +277,16 @@ def _has_restarted_back(install: Install) -> bool:
 
 def _nobody(_: str) -> None:
     """Tell nobody."""
+
+
+def _is_stale(install: Install) -> bool:
+    """Tell whether the device has started again since the restart was verified.
+
+    A bootloader that tries a release once has gone back then; to commit would be to keep what ran
+    before.
+    """
+    was_verified = install.phase in (Phase.VERIFIED, Phase.PROVEN, Phase.COMMITTING)
+    return was_verified and install.reboot is not Reboot.NO and install.boot != this_boot()
 
 
 def _places(options: Options) -> Places:

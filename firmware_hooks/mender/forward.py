@@ -158,7 +158,7 @@ def verify_reboot(workplace: Workplace, install: Install) -> Install:
         workplace.errors(install, "ArtifactReboot")
         workplace.note(replace(install, is_running=False))
         raise InstallerError(Reason.FELL_BACK, error.detail) from None
-    return workplace.note(replace(install, phase=Phase.VERIFIED, is_running=True))
+    return workplace.note(replace(install, phase=Phase.VERIFIED, is_running=True, boot=this_boot()))
 
 
 def _hand_over(workplace: Workplace, order: Order, payload: Payload) -> None:

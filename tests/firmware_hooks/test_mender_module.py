@@ -903,3 +903,32 @@ def test_progress_tells_each_step_and_what_the_module_prints(
         "ArtifactCommit",
         "Cleanup",
     ]
+
+
+@pytest.mark.parametrize("answer", ["Automatic", "Yes"])
+@pytest.mark.parametrize("has_fallen_back", [False, True])
+def test_a_start_after_the_restart_was_verified_has_to_be_verified_again(
+    bench: Device, answer: str, *, has_fallen_back: bool
+) -> None:
+    old, new = bench.order("1"), bench.order("2")
+    bench.install(old)
+    bench.answer("NeedsArtifactReboot", answer)
+    bench.activate(new)
+    bench.reboot("second")
+    bench.installer.check_trial(new.digest)
+    assert bench.installer.running() == new.digest
+
+    bench.reboot("the power failed")
+    if has_fallen_back:
+        bench.fail("ArtifactVerifyReboot")
+
+    assert bench.installer.running() is None
+    if has_fallen_back:
+        with pytest.raises(InstallerError) as fell_back:
+            bench.installer.check_trial(new.digest)
+        assert fell_back.value.reason == Reason.FELL_BACK
+    else:
+        bench.installer.check_trial(new.digest)
+        assert bench.installer.running() == new.digest
+        bench.installer.commit(new.digest)
+        assert bench.installer.running() == new.digest
