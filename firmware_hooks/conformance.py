@@ -17,13 +17,14 @@ Deaths are real: see `firmware_hooks.deaths`.
 import resource
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final
 
 import pytest
 
-from firmware_hooks.contract import Installer, InstallerError, Order, Reboots
+from firmware_hooks.contract import Installer, InstallerError, Order, Reboots, RetryLater
 from firmware_hooks.deaths import in_child, killed
 from sync.stages import Reason
 
@@ -70,6 +71,11 @@ class InstallerConformance:
 
     def clear_device(self, folder: Path) -> None:
         """End what the installer has started; `folder` is going to be removed."""
+
+    def busy(self, folder: Path) -> AbstractContextManager[object] | None:
+        """Return a block in which the device asks to be left alone; None if it never does."""
+        del folder
+        return None
 
     def reboot(self, folder: Path, given: tuple[str, ...]) -> None:
         """Do what the device does when it restarts. Needed by installers that are `Reboots`."""
@@ -220,6 +226,28 @@ class InstallerConformance:
         self.installer.stage(new)
         self.activate(new)
         assert self.installer.running() == new.digest
+
+    def test_a_device_that_is_busy_is_left_as_it_is_until_it_is_not(self) -> None:
+        old, new = self.run("1"), self.order("2")
+        self.installer.stage(new)
+        block = self.busy(self.home)
+        if block is None:
+            pytest.skip("it never asks to be called later")
+        with block:
+            for _ in range(2):
+                with pytest.raises(RetryLater) as later:
+                    self.installer.activate(new.digest)
+                assert later.value.wait_s > 0
+                assert self.installer.running() == old.digest
+                self.assert_runs(self.home, "1")
+        self.activate(new)
+        assert self.installer.running() == new.digest
+        block = self.busy(self.home)
+        assert block is not None
+        with block, pytest.raises(RetryLater):
+            self.installer.roll_back(new.digest)
+        assert self.roll_back(new) == old.digest
+        self.assert_runs(self.home, "1")
 
     def test_every_call_may_be_repeated(self) -> None:
         old, new = self.run("1"), self.order("2")

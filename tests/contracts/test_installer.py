@@ -1,6 +1,9 @@
 """Every installer of this project keeps the contract that ships in the package."""
 
+import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -45,7 +48,21 @@ class TestDeb(InstallerConformance):
         debs.make_root(folder / "root")
 
     def make_installer(self, folder: Path) -> Installer:
-        return DebInstaller(self.component, folder / "install", debs.options(folder / "root"))
+        options = {**debs.options(folder / "root"), "lock_wait_s": 0.3}
+        return DebInstaller(self.component, folder / "install", options)
+
+    @contextlib.contextmanager
+    def busy(self, folder: Path) -> Iterator[None]:
+        """Let another program hold dpkg's lock."""
+        lock = folder / "root/var/lib/dpkg/lock-frontend"
+        command = [sys.executable, "-c", debs.HOLD, str(lock)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"held\n"
+            try:
+                yield
+            finally:
+                other.communicate()
 
     def make_order(self, folder: Path, version: str) -> Order:
         lamp = debs.build(folder, "lamp", version)
@@ -213,6 +230,16 @@ class TestSmPlugin(InstallerConformance):
     def make_installer(self, folder: Path) -> Installer:
         options = {"plugins": f"{folder}/plugins"}
         return SmPluginInstaller(self.component, folder / "install", options)
+
+    @contextlib.contextmanager
+    def busy(self, folder: Path) -> Iterator[None]:
+        """Let the plugin say that it wants to be called later."""
+        before = '[ "$1" != prepare ] || { echo locked >&2; exit 3; }'
+        plugins.make_plugin(folder, "jar", has_list=False, before=before)
+        try:
+            yield
+        finally:
+            plugins.make_plugin(folder, "jar", has_list=False)
 
     def make_order(self, folder: Path, version: str) -> Order:
         wanted = f"install\tlamp\t{version}\tlamp.jar\ninstall\textra-{version}\n"

@@ -118,3 +118,13 @@ def installed(root: Path) -> dict[str, str]:
         for name, version, state in (row for row in rows if len(row) == 3)
         if state not in ("not-installed", "config-files")
     }
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "a")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+"""Holds a lock of dpkg until its standard input ends; tells when it does."""

@@ -423,14 +423,6 @@ def test_what_somebody_elses_interrupted_dpkg_left_is_finished_too(device: Devic
 
 # --------------------------------------------------------------------------------- locks
 
-HOLD = """
-import fcntl, sys
-file = open(sys.argv[1], "a")
-fcntl.lockf(file, fcntl.LOCK_EX)
-print("held", flush=True)
-sys.stdin.read()
-"""
-
 
 @pytest.mark.parametrize("lock", ["lock", "lock-frontend"])
 def test_while_somebody_else_installs_the_agent_is_asked_to_come_back_later(
@@ -441,7 +433,7 @@ def test_while_somebody_else_installs_the_agent_is_asked_to_come_back_later(
     device.installer().stage(new)
     path = device.root / "var/lib/dpkg" / lock
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", debs.HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
@@ -462,7 +454,7 @@ def test_a_way_back_waits_for_somebody_else_too(device: Device) -> None:
     device.installer().activate(new.digest)
     path = device.root / "var/lib/dpkg/lock-frontend"
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", debs.HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
