@@ -217,10 +217,15 @@ class InstallEngine:
         self.activity = "idle"
 
     async def runs(self, components: Iterable[str]) -> dict[str, Runs]:
-        """Return what runs of these components, by the word of their installers now."""
+        """Return what runs of these components, by the word of their installers now.
+
+        One whose installer cannot say it is left out.
+        """
         found = {}
         for component in components:
             release = await in_thread(partial(self._releases.running, component), "releases")
+            if release is None and component in self._releases.unknown:
+                continue
             digest = b"" if release is None else release.digest
             brought_by = self._report.deployment_of(component, digest)
             found[component] = Runs(digest, brought_by, self._journals.get(component))

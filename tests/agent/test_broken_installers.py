@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from firmware_hooks.contract import Order
 from firmware_hooks.directory import DirectoryInstaller
 from sync.stages import Stage, is_final
 from tests.agent.agents import ALL_STAGES, Device, lamp
@@ -99,3 +100,32 @@ async def test_an_install_that_went_back_says_that_what_runs_is_not_known(
     ack = hub.acks("dbad")["dbad/B"]
     assert ack.detail.endswith("what runs now is not known: RuntimeError: the bus is down")
     assert device.runs() == "1.0.0"
+
+
+async def test_what_is_not_known_to_run_is_not_installed_again_and_again(
+    device: Device, hub: SmallHub, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged: list[str] = []
+    running, stage = DirectoryInstaller.running, DirectoryInstaller.stage
+
+    def says_nothing_of_the_lamp(self: DirectoryInstaller) -> bytes | None:
+        if self.folder(b"").parent.name == "lamp":
+            raise RuntimeError("the bus is down")
+        return running(self)
+
+    def noted(self: DirectoryInstaller, order: Order) -> None:
+        staged.append(order.manifest.component)
+        stage(self, order)
+
+    made = [lamp("1.0.0"), lamp("1.0.0", component="pump"), lamp("2.0.0", component="pump")]
+    for each in made:
+        blobs.publish(*each)
+    async with device.up():
+        await hub.deployed("dlamp", made[0][0])
+    monkeypatch.setattr(DirectoryInstaller, "running", says_nothing_of_the_lamp)
+    monkeypatch.setattr(DirectoryInstaller, "stage", noted)
+    async with device.up():
+        await hub.deployed("dfirst", made[1][0])
+        await hub.deployed("dsecond", made[2][0])
+
+    assert staged == ["pump", "pump"]
