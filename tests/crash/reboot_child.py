@@ -37,11 +37,17 @@ class Clock(SystemClock):
         return replace(super().stamp(), boot=self._number.to_bytes(BOOT_BYTES))
 
 
-def prepare(state_dir: Path, install_dir: Path, *, comes_up: bool) -> None:
-    """Boot, and let the agent find an installer, a clock and a reboot of this device."""
+def counted(state_dir: Path) -> int:
+    """Count a start of the device; return its number."""
     counter = state_dir.parent / "starts"
     number = int(counter.read_text()) + 1 if counter.exists() else 1
     counter.write_text(str(number))
+    return number
+
+
+def prepare(state_dir: Path, install_dir: Path, *, comes_up: bool) -> None:
+    """Boot, and let the agent find an installer, a clock and a reboot of this device."""
+    number = counted(state_dir)
     slots.start(install_dir / "lamp", comes_up=comes_up)
     setattr(agent_child, "SystemClock", lambda: Clock(number))  # noqa: B010 - of another module
     setattr(releases, "entry_points", lambda **_: [Entry()])  # noqa: B010 - of another module

@@ -2,7 +2,7 @@
 
 Lets the agent work, and kills it by SIGKILL as soon as the journal says STATE: `once`, `always`, or
 `never`. Appends every state that the journal is given to the file `chain` beside STATE_DIR. KIND is
-`directory`, or `slots` for releases that take a reboot.
+one of `tests.crash.devices.KINDS`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent.journal import decode
 from agent.store import Store
-from tests.crash import agent_child, reboot_child
+from tests.crash import agent_child, devices
 
 
 def main() -> None:
@@ -34,8 +34,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(Store, "write_journal", write_journal)  # noqa: B010 - of another module
-    if kind == "slots":
-        reboot_child.prepare(state_dir, install_dir, comes_up=True)
+    devices.start(kind, state_dir, install_dir)
     asyncio.run(agent_child.work(state_dir, install_dir))
 
 
