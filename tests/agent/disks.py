@@ -192,6 +192,7 @@ async def kept_for_neighbours(site: Site) -> None:
     shared = site.state / FOLDER
     async with site.device.up(disk_reserve_bytes=1_000_000, share_keep_bytes=10_000_000):
         await site.good_one()
+        shared.mkdir(exist_ok=True)  # the agent may not have come to keep its own there yet
         for at_s, name in enumerate("ab"):
             (shared / (name * 64)).write_bytes(bytes(700_000))
             os.utime(shared / (name * 64), (at_s, at_s))
