@@ -11,7 +11,7 @@ from hub import flag_judging, flag_views, flags
 from hub.audit import Act, who_acts
 from hub.errors import Clash, Refusal
 from hub.flags import Flags, Share
-from hub.operations import Operations
+from hub.operations import Operations, limits_of
 from hub.store.database import Connection
 from hub.store.flags import Step
 from hub.terms import OPERATOR
@@ -48,9 +48,13 @@ class FlagDesk:
             NotFound: It is dealt out nowhere.
         """
         now_ms = self.operations.clock.now_ms()
-        return await self.operations.database.read(
-            lambda db: flag_judging.flag_verdicts(db, flag, now_ms)
+        limits = limits_of(self.operations.settings)
+        answer, made = await self.operations.database.read(
+            lambda db: flag_judging.flag_verdicts(db, flag, limits=limits, now_ms=now_ms)
         )
+        for looks in made:
+            await self.operations.keep(looks)
+        return answer
 
     async def define(
         self,

@@ -8,21 +8,22 @@ counts once it has read the flag: what it would do later says nothing about what
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
 from hub.errors import NotFound
 from hub.flags import members, read
+from hub.looks import Looks
 from hub.measures import sketch_of
 from hub.outcomes.exposures import Ran, judge_exposures
 from hub.outcomes.normal_range import HOLD
+from hub.outcomes.progress import Limits
 from hub.outcomes.ratio_mismatch import judge_counted
 from hub.outcomes.regression import P95, Change, judge_p95
-from hub.outcomes.slower import ONE_LOOK
 from hub.outcomes.verdicts import Judgement, overall
 from hub.store import flags as store
+from hub.store import looks as look_store
 from hub.store import measures
 from hub.store.database import Connection
 from hub.store.measures import Asked, Row
@@ -37,34 +38,51 @@ ANOTHER: Final = "another"
 REST: Final = "the others"
 
 
-def flag_verdicts(connection: Connection, flag: str, now_ms: int) -> dict[str, Any]:
-    """Return every judgement on a flag, for each group that it is dealt out in.
+def flag_verdicts(
+    connection: Connection, flag: str, *, limits: Limits, now_ms: int
+) -> tuple[dict[str, Any], list[Looks]]:
+    """Return every judgement on a flag, for each group that it is dealt out in, and the looks.
 
     Raises:
         NotFound: It is dealt out nowhere.
     """
     groups = []
+    made = []
     for _, group, value in store.defined(connection, flag):
         if read(flag, value) is None:
             continue
         dealt = store.cohort(connection, flag, group)
         if dealt:
-            groups.append(_group(connection, flag, group, dealt))
+            dealt_ms = store.steps(connection, flag, group, 1)[0].at_ms
+            about = f"flag:{group}/{flag}/{dealt_ms}"
+            looks = Looks(
+                about=about,
+                since_ms=dealt_ms,
+                after_ms=limits.look_after_ms,
+                now_ms=now_ms,
+                devices_min=limits.devices_min,
+                kept=look_store.load(connection, about),
+            )
+            groups.append(_group(connection, flag, group, dealt, looks))
+            made.append(looks)
     if not groups:
         raise NotFound(
             f"the flag {flag[:64]!r} is dealt out nowhere, so there is nothing to compare"
         )
-    return {"flag": flag, "at_ms": now_ms, "groups": groups}
+    return {"flag": flag, "at_ms": now_ms, "groups": groups}, made
 
 
 def _group(
-    connection: Connection, flag: str, group: str, dealt: Sequence[tuple[str, str, int]]
+    connection: Connection,
+    flag: str,
+    group: str,
+    dealt: Sequence[tuple[str, str, int]],
+    looks: Looks,
 ) -> dict[str, Any]:
     variant = dealt[0][1]
     chosen = {device for device, _, _ in dealt}
-    dealt_ms = store.steps(connection, flag, group, 1)[0].at_ms
     # Who came later was dealt its arm by itself, and was counted by nobody.
-    eligible = members(connection, group).keys() & store.known_at(connection, dealt_ms)
+    eligible = members(connection, group).keys() & store.known_at(connection, looks.since_ms)
     reads = [each for each in store.reads(connection, flag) if each.device in eligible]
     arms = {each.device: variant if each.device in chosen else REST for each in reads}
     judged: list[Judgement] = []
@@ -77,7 +95,8 @@ def _group(
     judged.append(judge_exposures(ran))
     mixed = {each.device for each in reads if each.variants_count > 1}
     compared = {device: arm for device, arm in arms.items() if device not in mixed}
-    judged += compare(measures.series(connection, Asked(variant=flag)), compared, variant)
+    series = measures.series(connection, Asked(variant=flag))
+    judged += map(looks.take, compare(series, compared, variant))
     verdict, said = overall(judged)
     plain: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(judged))
     return {
@@ -108,7 +127,7 @@ def compare(rows: Iterable[Row], arms: Mapping[str, str], variant: str) -> list[
         if row.kind == HISTOGRAM and row.device in arms:
             held[row.metric][row.device].append(row)
     names = sorted(held)[:METRICS_MAX_COUNT]
-    judged = [
+    return [
         judge_p95(
             [
                 Change(
@@ -125,4 +144,3 @@ def compare(rows: Iterable[Row], arms: Mapping[str, str], variant: str) -> list[
         )
         for name in names
     ]
-    return [replace(each, evidence=(*each.evidence, ONE_LOOK)) for each in judged]

@@ -13,39 +13,35 @@ import msgspec
 from hub.audit import DONE
 from hub.courses import courses_of, patience_ms
 from hub.labels import labels_of
+from hub.looks import Looks
+from hub.measure_judging import judge_ended, judge_speed, judge_uptime
 from hub.outcomes.judged import judge_deployment, judge_fleet
 from hub.outcomes.progress import Limits, ended_at_ms
 from hub.outcomes.provisioning import provisioning
-from hub.outcomes.regression import P95
 from hub.outcomes.report import DeploymentReport, build_report, sentence
-from hub.outcomes.silence import Verdict
-from hub.outcomes.slower import Watched, judge_slower
 from hub.outcomes.state_conflicts import Conflict
 from hub.outcomes.survival import highest_share, lowest_share
 from hub.outcomes.verdicts import Judgement, overall
-from hub.store import audit, baseline, identity, measures, queries
+from hub.store import audit, identity, queries
+from hub.store import looks as look_store
 from hub.store.audit import Row
 from hub.store.database import Connection
 from hub.store.deployments import Deployed
-from hub.store.measures import Asked
 from hub.views import adoption_of, request_view
-from sync.documents import MEASURE, Kind
-from sync.records import Measure, decode
-from sync.sketch import HISTOGRAM, Sketch, from_record, merged, since
+from sync.documents import Kind
 
 AUDIT_ROWS_MAX: Final = 10_000
 """Changes since the deployment that are looked at for the help of people, the newest."""
 
 CURVE_POINTS: Final = 24
 
-VALUES_MIN_COUNT: Final = 20
-"""Values of one device of which a 95th percentile is taken: of fewer it is the highest of them."""
-
 _NEWEST: Final = 2**62
 
 NOT_ASKED: Final[Mapping[str, str]] = {
     "p95": "no device has measured a histogram of this component before it and after",
-    "canary": "the rest does not take it, so there is nothing in which both could fail",
+    "crash_free": "no device that runs it has told of a full hour",
+    "case_fallback": "no application has told who ended a case under this release",
+    "canary": "no whole day has cases of devices that took it and of devices not meant to",
     "sample_ratio": "it divides no devices into arms; a flag does: fieldfare flag outcome",
     "multiple_exposure": "it is no flag",
 }
@@ -60,8 +56,8 @@ def verdicts_of(
     active_window_s: float,
     limits: Limits,
     now_ms: int,
-) -> dict[str, Any]:
-    """Return every judgement on a deployment, the overall one first."""
+) -> tuple[dict[str, Any], Looks]:
+    """Return every judgement on a deployment, the overall one first, and the looks at it."""
     courses = courses_of(connection, deployed, now_ms=now_ms)
     report = build_report(
         deployment=deployed.id,
@@ -72,6 +68,15 @@ def verdicts_of(
         patience_ms=patience_ms(connection, deployed, silence_s=silence_s, now_ms=now_ms),
     )
     facts = {name: facts for name, _, facts in queries.facts_of_all(connection)}
+    about = f"deployment:{deployed.id}"
+    looks = Looks(
+        about=about,
+        since_ms=deployed.accepted_ms,
+        after_ms=limits.look_after_ms,
+        now_ms=now_ms,
+        devices_min=min(limits.devices_min, len(report.devices)),
+        kept=look_store.load(connection, about),
+    )
     judged = (
         *judge_deployment(
             report,
@@ -99,60 +104,13 @@ def verdicts_of(
             limits=limits,
         ),
     )
-    return verdicts_view(deployed, report, (*judged, *judge_slower(_metrics(connection, report))))
-
-
-def _metrics(connection: Connection, report: DeploymentReport) -> dict[str, list[Watched]]:
-    """Return the 95th percentiles of devices before and after, for each metric of the component."""
-    release = f"{report.component}@{report.version}"
-    meant = {each.device for each in report.devices}
-    took = [each.device for each in report.devices if each.finding.verdict is Verdict.ACKNOWLEDGED]
-    before: dict[tuple[str, str], dict[str, Measure]] = defaultdict(dict)
-    for each in baseline.of_deployment(connection, report.deployment):
-        before[each.metric, each.device][each.series] = _histogram(each.record)
-    if not before:
-        return {}
-    after: dict[tuple[str, str], Sketch] = defaultdict(Sketch)
-    elsewhere: set[str] = set()
-    for row in measures.series(connection, Asked(release=report.component)):
-        if row.device in meant:
-            is_after = row.release == release
-        else:
-            is_after = True
-            if row.release == release:
-                elsewhere.add(row.device)  # it has the release by another way
-        if row.kind != HISTOGRAM or not is_after:
-            continue
-        now = _histogram(row.record)
-        then = before[row.metric, row.device].get(f"{row.metric}/{row.release}/{row.variant}")
-        grown = from_record(now) if then is None else since(now, then)
-        if grown is not None:
-            after[row.metric, row.device].merge(grown)
-    rest = sorted({device for _, device in before} - meant - elsewhere)
-    found: dict[str, list[Watched]] = defaultdict(list)
-    for metric in sorted({metric for metric, _ in before}):
-        for device in (*took, *rest):
-            held = merged(map(from_record, before[metric, device].values()))
-            found[metric].append(
-                Watched(
-                    device=device,
-                    is_canary=device in meant,
-                    before=_p95(held),
-                    after=_p95(after[metric, device]),
-                )
-            )
-    return found
-
-
-def _histogram(record: bytes) -> Measure:
-    found = decode(MEASURE, record)
-    assert isinstance(found, Measure)  # noqa: S101 - by its prefix
-    return found
-
-
-def _p95(held: Sketch) -> float | None:
-    """Return the 95th percentile of one device, None of so few values that it says nothing."""
-    return held.quantile(P95) if held.count >= VALUES_MIN_COUNT else None
+    crashes = judge_uptime(connection, deployed, report, limits)
+    measured = (
+        *([] if crashes is None else [looks.take(crashes)]),
+        *judge_ended(connection, deployed, report, limits),
+        *map(looks.take, judge_speed(connection, deployed, report)),
+    )
+    return verdicts_view(deployed, report, (*judged, *measured)), looks
 
 
 def verdicts_view(

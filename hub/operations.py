@@ -22,6 +22,7 @@ from hub.desired import DesiredDocuments
 from hub.entries import Entries
 from hub.errors import NotFound, Refusal, WrongContent
 from hub.groups import Groups
+from hub.looks import Looks
 from hub.outcomes.progress import Limits
 from hub.packs import NoPack, Pack, Packs, Tree
 from hub.publisher import Publisher
@@ -75,6 +76,9 @@ def limits_of(settings: Settings) -> Limits:
         adopted_ratio=settings.limit_adopted_ratio,
         passed_ratio=settings.limit_passed_ratio,
         human_ratio=settings.limit_human_ratio,
+        crashed_ratio=settings.limit_crashed_ratio,
+        canary_ratio=settings.limit_canary_ratio,
+        look_after_ms=round(settings.limit_look_after_s * 1000),
     )
 
 
@@ -268,7 +272,7 @@ class Operations:
             NotFound: There is none of this id.
         """
 
-        def job(db: Connection) -> dict[str, Any]:
+        def job(db: Connection) -> tuple[dict[str, Any], Looks]:
             deployed = deployment_store.load(db, deployment)
             if deployed is None:
                 raise NotFound(f"there is no deployment {deployment[:40]!r}")
@@ -281,7 +285,15 @@ class Operations:
                 now_ms=self.clock.now_ms(),
             )
 
-        return await self._kept_read(("verdicts", deployment), job)
+        answer, looks = await self._kept_read(("verdicts", deployment), job)
+        await self.keep(looks)
+        return answer
+
+    async def keep(self, looks: Looks) -> None:
+        """Keep planned looks that were made now."""
+        if looks.made:
+            await self.database.write(looks.keep)
+            looks.made.clear()
 
     async def outcomes(self, limit: int) -> list[dict[str, Any]]:
         """Return every judgement on each of the latest deployments, latest first."""

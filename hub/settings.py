@@ -150,6 +150,23 @@ class Settings(BaseModel):
     limit_human_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.30, description="Share of finished updates in which a person may have to help."
     )
+    limit_crashed_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.05,
+        description=(
+            "Share of devices that may have had an hour with a crash or an unexpected boot when a "
+            "deployment is looked at."
+        ),
+    )
+    limit_canary_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.05, description="By so much canaries may fail more often than the rest."
+    )
+    limit_look_after_s: Annotated[float, Field(ge=60, le=366 * 86_400)] = Field(
+        default=86_400.0,
+        description=(
+            "What can be looked at only once (slower calls, crashes) is looked at so long after a "
+            "deployment was accepted or a flag dealt out."
+        ),
+    )
     limit_adopted_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.99, description="Share of active devices that should run the latest version."
     )

@@ -39,7 +39,13 @@ class Limits:
     passed_ratio: float = 0.9
     """Share of devices that should take each step of provisioning."""
     human_ratio: float = NORMAL_RATIO
-    """Share of finished updates in which a person may have to help."""
+    """Share of finished updates, and of applications' cases, in which a person may have to help."""
+    crashed_ratio: float = 0.05
+    """Share of devices that may have had an hour with a crash when it is looked at."""
+    canary_ratio: float = 0.05
+    """By so much canaries may fail more often than the rest."""
+    look_after_ms: int = DAY_MS
+    """So long after the beginning it is looked at what can be looked at only once."""
 
 
 def judge_pace(

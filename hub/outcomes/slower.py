@@ -18,9 +18,6 @@ METRICS_MAX_COUNT: Final = 20
 """Metrics that are looked at, each with so much less alpha that together they have `HOLD`."""
 
 
-ONE_LOOK: Final = "made for one look, when the rollout has ended: each look is a chance to be wrong"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
     """The 95th percentiles of one device, before a deployment and after."""
@@ -37,6 +34,9 @@ class Watched:
 def judge_slower(metrics: Mapping[str, Sequence[Watched]]) -> tuple[Judgement, ...]:
     """Return a judgement for each metric that was measured on devices that took the release.
 
+    Each is made for one look; together they have `HOLD`, however many of them are measured in the
+    end.
+
     Args:
         metrics: For each metric its devices, those that took the release in the order in which
             they did.
@@ -45,8 +45,9 @@ def judge_slower(metrics: Mapping[str, Sequence[Watched]]) -> tuple[Judgement, .
         name
         for name in sorted(metrics)
         if any(each.is_canary and each.after is not None for each in metrics[name])
-    ][:METRICS_MAX_COUNT]
-    return tuple(_one(name, metrics[name], HOLD / len(named)) for name in named)
+    ]
+    count = min(len(metrics), METRICS_MAX_COUNT)
+    return tuple(_one(name, metrics[name], HOLD / count) for name in named[:METRICS_MAX_COUNT])
 
 
 def _one(metric: str, devices: Sequence[Watched], alpha: float) -> Judgement:
@@ -58,8 +59,8 @@ def _one(metric: str, devices: Sequence[Watched], alpha: float) -> Judgement:
     ]
     frozen = sorted(each.before for each in devices if each.before is not None)
     if any(not each.is_canary for each in changes) or not frozen:
-        judged = judge_p95(changes, alpha=alpha, name=name)
-        return replace(judged, evidence=(*judged.evidence, ONE_LOOK))
+        return judge_p95(changes, alpha=alpha, name=name)
     baseline = frozen[ceil(P95 * len(frozen)) - 1]
     after = [each.after for each in devices if each.is_canary and each.after is not None]
-    return judge_watched_p95(after, baseline=baseline, alpha=alpha, name=name)
+    judged = judge_watched_p95(after, baseline=baseline, alpha=alpha, name=name)
+    return replace(judged, looked_at_count=len(after))

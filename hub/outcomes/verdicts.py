@@ -58,6 +58,8 @@ class Judgement:
     """How often a judgement of this kind is wrong when all is well, at most."""
     devices: tuple[str, ...] = ()
     """Devices that it concerns, where they can be named."""
+    looked_at_count: int | None = None
+    """How many devices were looked at, where that says when it can be judged at all."""
 
 
 def overall(judgements: Sequence[Judgement]) -> tuple[Ruling, str]:

@@ -47,7 +47,7 @@ LOCK_FILE: Final = "hub.lock"
 APPLICATION_ID: Final = 0x46464855
 """`FFHU`, in the header of the file: this is a hub's database."""
 
-SCHEMA_VERSION: Final = 9
+SCHEMA_VERSION: Final = 10
 """Number of the last file in `schema/`; kept in `PRAGMA user_version`."""
 
 AUTOCHECKPOINT_PAGES: Final = 40_000

@@ -30,6 +30,7 @@ _OF_A_DEVICE: Final = (
     "cohort",
     "kill_target",
     "kill_seen",
+    "baseline",
 )
 
 Stored = tuple[str, int, int, int, int | None, int, bytes, bytes, bytes]

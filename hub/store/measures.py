@@ -52,6 +52,8 @@ class CaseRow(NamedTuple):
     n: int
     device: str
     intent: str
+    boot: bytes
+    boottime_ms: int
     wall_ms: int
     intended: str
     reached: str
@@ -106,8 +108,8 @@ def events(connection: Connection, code: str, release: str) -> Iterator[EventRow
 def cases(connection: Connection, release: str) -> Iterator[CaseRow]:
     """Give the cases that devices still hold, by release and device."""
     rows = connection.execute(
-        "SELECT c.device, d.id, c.intent, c.wall_ms, c.intended, c.reached, c.by, c.release, "
-        "c.detail FROM p_case AS c JOIN device AS d ON d.n = c.device "
+        "SELECT c.device, d.id, c.intent, c.boot, c.boottime_ms, c.wall_ms, c.intended, c.reached, "
+        "c.by, c.release, c.detail FROM p_case AS c JOIN device AS d ON d.n = c.device "
         "WHERE ?1 = '' OR c.release = ?1 OR substr(c.release, 1, length(?1) + 1) = ?1 || '@' "
         "ORDER BY c.release, d.id, c.intent",
         (release,),

@@ -63,6 +63,9 @@ async def test_a_variant_that_is_slower_is_found_and_one_that_is_not_is_not(
     all_read(core, devices, chosen)
     measured(core, devices, chosen, times=1.3, metric="pump.start_s")
     measured(core, devices, chosen, times=1.0, metric="pump.stop_s")
+    early = await judged(client)
+    assert early["p95_pump.start_s"]["sentence"].startswith("It is looked at once, 2026-")
+    core.pass_time(86_400)
     found = await judged(client)
     assert found["p95_pump.start_s"]["verdict"] == "breach"
     assert found["p95_pump.stop_s"]["verdict"] == "ok"
@@ -105,6 +108,7 @@ async def test_two_canaries_of_ten_say_what_they_can_tell_and_one_says_that_it_c
     chosen = await dealt(client, 0.1)
     all_read(core, devices, chosen)
     measured(core, devices, chosen, times=2.0, metric="pump.start_s")
+    core.pass_time(86_400)
     found = await judged(client)
     assert found["p95_pump.start_s"]["p_min"] == pytest.approx(1 / 10)
     assert found["p95_pump.start_s"]["verdict"] == "too_little_evidence"
@@ -112,6 +116,7 @@ async def test_two_canaries_of_ten_say_what_they_can_tell_and_one_says_that_it_c
     chosen = await dealt(client, 0.2)
     all_read(core, devices, chosen)
     measured(core, devices, chosen, times=2.0, metric="pump.start_s")
+    core.pass_time(86_400)
     found = await judged(client)
     assert found["p95_pump.start_s"]["p_min"] == pytest.approx(1 / 45)
     assert found["p95_pump.start_s"]["verdict"] == "breach"

@@ -82,6 +82,8 @@ async def test_failures_that_follow_a_region_are_named_with_their_evidence(
     assert shares[-1] == 26 / 40
     assert set(answer["not_asked"]) == {
         "p95",
+        "crash_free",
+        "case_fallback",
         "canary",
         "sample_ratio",
         "multiple_exposure",

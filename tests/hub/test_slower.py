@@ -17,6 +17,7 @@ from tests.hub.told_measures import Teller
 from tests.hub.web import release_of
 
 METRIC = "app.call_ms"
+DAY_S = 86_400.0
 
 
 class Fleet:
@@ -37,6 +38,7 @@ class Fleet:
             self.devices.append(device)
             self.tellers.append(Teller(core, device, number))
         self.canaries = canaries
+        self.outcomes = ["adoption"]
 
     def measure(self, number: int, version: str, times: float, metric: str = METRIC) -> None:
         """Let a device measure fifty more calls; everything is cumulative."""
@@ -49,8 +51,13 @@ class Fleet:
         for number in range(len(self.devices)):
             self.measure(number, "0.9.0", times, metric)
 
+    async def look(self, client: httpx.AsyncClient, deployment: str, metric: str = METRIC) -> Any:
+        """Let a day pass, so that the planned look is due, and return what it finds."""
+        self.core.pass_time(DAY_S)
+        return await judged(client, deployment, metric)
+
     async def deploy(self, client: httpx.AsyncClient, where: str) -> str:
-        release = await release_of(client)
+        release = await release_of(client, outcomes=self.outcomes)
         asked = {"release": release, "group": "all", "where": where}
         made = await client.post("/deployments", json=asked)
         assert made.status_code == 202, made.text
@@ -80,7 +87,7 @@ async def test_ten_devices_with_two_canaries_find_what_became_a_third_slower(
         for _ in range(4):
             is_canary = number < 2
             fleet.measure(number, "1.0.0" if is_canary else "0.9.0", times if is_canary else 1.0)
-    found = await judged(client, deployment)
+    found = await fleet.look(client, deployment)
     assert found["verdict"] == verdict
     assert found["p_min"] == pytest.approx(1 / 45)
     assert sorted(found["devices"]) == ["d00", "d01"]
@@ -100,7 +107,7 @@ async def test_what_became_slower_everywhere_is_taken_out_of_what_the_release_di
             fleet.measure(
                 number, "1.0.0" if is_canary else "0.9.0", 3.0 * (times if is_canary else 1.0)
             )
-    found = await judged(client, deployment)
+    found = await fleet.look(client, deployment)
     assert found["estimate"]["value"] == pytest.approx(times, rel=0.1)
     assert found["estimate"]["lo"] <= times * 1.05
 
@@ -116,11 +123,65 @@ async def test_without_others_it_is_held_against_what_was_frozen_before(
     for number in range(12):
         fleet.measure(number, "1.0.0", 2.0)
         fleet.measure(number, "1.0.0", 1.0, "app.other_ms")
-    found = await judged(client, deployment)
+    found = await fleet.look(client, deployment)
     assert found["verdict"] == "breach"
     assert "frozen P95" in found["sentence"]
     other = await judged(client, deployment, "app.other_ms")
     assert other["verdict"] != "breach"
+
+
+async def test_a_look_is_made_once_and_stays_what_it_was(
+    client: httpx.AsyncClient, core: Core
+) -> None:
+    fleet = Fleet(core, 12, 4)
+    fleet.measure_all(1.0)
+    deployment = await fleet.deploy(client, "ring=canary")
+    for number in range(12):
+        fleet.measure(number, "1.0.0" if number < 4 else "0.9.0", 1.0)
+    early = await judged(client, deployment)
+    assert early["verdict"] == "too_little_evidence"
+    assert early["estimate"] is None
+    assert early["sentence"].startswith("It is looked at once, 2026-")
+    assert "4 canaries against 8 others" in early["evidence"][0]
+    first = await fleet.look(client, deployment)
+    assert first["evidence"][-1].startswith("looked at once, 2026-")
+    for _ in range(8):
+        for number in range(4):
+            fleet.measure(number, "1.0.0", 9.0)
+    assert await fleet.look(client, deployment) == first
+
+
+async def test_what_devices_are_too_few_for_is_looked_at_until_they_are_not(
+    client: httpx.AsyncClient, core: Core
+) -> None:
+    fleet = Fleet(core, 12, 4)
+    fleet.measure_all(1.0)
+    deployment = await fleet.deploy(client, "ring=canary")
+    fleet.measure(0, "1.0.0", 9.0)
+    for number in range(4, 12):
+        fleet.measure(number, "0.9.0", 1.0)
+    alone = await fleet.look(client, deployment)
+    assert "can never tell" in alone["sentence"]
+    assert core.rows("SELECT name FROM look") == []
+    for number in range(1, 4):
+        fleet.measure(number, "1.0.0", 9.0)
+    assert (await fleet.look(client, deployment))["verdict"] == "breach"
+    assert core.rows("SELECT name FROM look") == [(f"p95_{METRIC}",)]
+
+
+async def test_a_release_is_judged_by_the_outcomes_that_it_names(
+    client: httpx.AsyncClient, core: Core
+) -> None:
+    fleet = Fleet(core, 4, 2)
+    fleet.measure_all(1.0)
+    fleet.measure_all(1.0, "app.other_ms")
+    fleet.outcomes = [METRIC]
+    deployment = await fleet.deploy(client, "ring=canary")
+    for number in range(4):
+        for metric in (METRIC, "app.other_ms"):
+            fleet.measure(number, "1.0.0" if number < 2 else "0.9.0", 1.0, metric)
+    assert await judged(client, deployment) is not None
+    assert await judged(client, deployment, "app.other_ms") is None
 
 
 async def test_too_few_values_and_releases_that_came_another_way_count_for_nothing(

@@ -40,9 +40,18 @@ class Teller:
     def case(
         self, intent: str, intended: str, reached: str = "", *, by: str = "", release: str = ""
     ) -> None:
-        self._write(
-            f"{CASE}{intent}", Case(self._device.boot, 1, 0, intended, reached, by, release)
+        """Tell of a case that ended now."""
+        now = self._core.now
+        boottime_ms = round(now.mono_s * 1000)
+        # The device has heard of the hub just now, and so has the hub of the device.
+        self._core.say(
+            self._device.name,
+            boot=self._device.boot,
+            sent_ms=boottime_ms,
+            anchor=(now.ms, boottime_ms),
         )
+        case = Case(self._device.boot, boottime_ms, now.ms, intended, reached, by, release)
+        self._write(f"{CASE}{intent}", case)
 
     def _write(self, key: str, record: Measure | Event | Case) -> None:
         device = self._device

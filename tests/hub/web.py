@@ -137,9 +137,10 @@ def device_of(core: Core, name: str = "d1") -> FleetDevice:
     return device
 
 
-async def release_of(client: httpx.AsyncClient, version: str = "1.0.0") -> str:
+async def release_of(client: httpx.AsyncClient, version: str = "1.0.0", **given: Any) -> str:
+    """Publish lamp with this version, its manifest changed by what is given."""
     await client.put(f"/blobs/{DIGEST}", content=BLOB)
-    answer = await client.post("/releases", json=manifest_of(version))
+    answer = await client.post("/releases", json=manifest_of(version) | given)
     assert answer.status_code in {200, 201}, answer.text
     return f"lamp@{version}"
 
