@@ -15,12 +15,13 @@ import msgspec
 
 from agent import journal as journals
 from agent import lives
-from agent.acts import Acts, NotCommitted
+from agent.acts import Acts
 from agent.clock import Clock
 from agent.deferral import Phase
 from agent.desired import Wish
 from agent.documents import Documents
-from agent.ending import Ending, Mishap, reached, stored_ending, worsened
+from agent.ending import Ending, reached, stored_ending
+from agent.failing import failed
 from agent.faults import failure_of
 from agent.fetch import FetchFailed
 from agent.identity import Identity
@@ -28,8 +29,8 @@ from agent.install import DONE, GIVEN_UP, UNTOUCHED, Event, State, after, exhaus
 from agent.journal import Journal, is_another_boot, is_ordered_boot, moved, tallied
 from agent.line import Trouble
 from agent.log import say
+from agent.observing import Observing
 from agent.patience import Patience, PutAside
-from agent.plan import Runs
 from agent.releases import Releases, read_manifest
 from agent.report import Report
 from agent.settings import Settings
@@ -105,6 +106,8 @@ class InstallEngine:
         self._releases.is_connected = is_connected
         self._releases.on_progress = self._progressed
         self._report = Report(documents, clock)
+        self.observing = Observing(self._releases, self._report, documents, clock, self._journals)
+        """Looks at what runs."""
         self.admission = Admission(
             settings,
             store,
@@ -185,51 +188,14 @@ class InstallEngine:
         """Return the last install of a component."""
         return self._journals.get(component)
 
-    def running_versions(self) -> dict[str, str]:
-        """Return the version of each component, as was last reported."""
-        return self._report.versions()
-
-    def unknown(self) -> dict[str, str]:
-        """Return why it cannot be told what runs, for each component where that is so."""
-        return dict(self._releases.unknown)
-
     async def observe(self) -> None:
-        """Check what runs and report it: proven by this start, whatever was reported before.
+        """Check what runs and report it."""
 
-        Components whose switch is in doubt are left out; their install goes on and reports.
-        """
-        reported = self._report.known()
-        kept = await in_thread(self._releases.components, "releases")
-        for component in sorted({*kept, *reported}):
-            journal = self._journals.get(component)
-            if journal is not None and journal.at not in DONE | UNTOUCHED:
-                continue
-            release = await in_thread(partial(self._releases.running, component), "releases")
-            if release is None:
-                if component in reported and reported[component].version:
-                    await self._report.unproven(component)
-                continue
-            self.activity = f"checking {component} {release.manifest.version}"
-            verdict = await self._releases.trial(release, self._clock.mono_s)
-            brought_by = self._report.deployment_of(component, release.digest)
-            await self._report.tried(release, verdict, brought_by)
-            await self._releases.note_committed(release)  # an earlier program did not
+        def tell(activity: str) -> None:
+            self.activity = activity
+
+        await self.observing.observe(tell)
         self.activity = "idle"
-
-    async def runs(self, components: Iterable[str]) -> dict[str, Runs]:
-        """Return what runs of these components, by the word of their installers now.
-
-        One whose installer cannot say it is left out.
-        """
-        found = {}
-        for component in components:
-            release = await in_thread(partial(self._releases.running, component), "releases")
-            if release is None and component in self._releases.unknown:
-                continue
-            digest = b"" if release is None else release.digest
-            brought_by = self._report.deployment_of(component, digest)
-            found[component] = Runs(digest, brought_by, self._journals.get(component))
-        return found
 
     async def install(self, wish: Wish, still_wanted: StillWanted) -> None:
         """Bring a deployment to its end, or as far as it may go now. That is durable then."""
@@ -431,7 +397,7 @@ class InstallEngine:
         self.activity = "idle"
 
     def _failed(
-        self, journal: Journal, failed: InstallerError | FetchFailed
+        self, journal: Journal, error: InstallerError | FetchFailed
     ) -> tuple[Event, Journal]:
         say(
             logger,
@@ -439,28 +405,10 @@ class InstallEngine:
             level=logging.WARNING,
             deployment=journal.deployment,
             state=journal.at,
-            reason=failed.reason,
-            detail=failed.detail,
+            reason=error.reason,
+            detail=error.detail,
         )
-        goes_back = isinstance(failed, NotCommitted) or failed.reason == Reason.FELL_BACK
-        if journal.at is State.COMMITTING and not goes_back:
-            # It stays, and is no success: what was left of the one before may be there as well.
-            ending = worsened(stored_ending(journal.ending), Mishap.MIXED)
-            detail = f"runs, and could not be committed: {failed.detail}"[:200]
-            return Event.COMMIT_DONE, msgspec.structs.replace(
-                journal, ending=ending.value, reason=str(failed.reason), detail=detail
-            )
-        if journal.at in (State.ROLLING_BACK, State.RETURNING):
-            detail = f"{failed.detail}; it was rolled back because of {journal.reason}"[:200]
-            is_mixed = failed.reason == Reason.INCONSISTENT
-            if is_mixed:
-                ending = worsened(stored_ending(journal.ending), Mishap.MIXED)
-                journal = msgspec.structs.replace(journal, ending=ending.value)
-            reason = str(Reason.INCONSISTENT if is_mixed else Reason.ROLLBACK_FAILED)
-            return Event.FAILED, msgspec.structs.replace(journal, reason=reason, detail=detail)
-        return Event.FAILED, msgspec.structs.replace(
-            journal, reason=str(failed.reason), detail=failed.detail
-        )
+        return failed(journal, error)
 
     async def _finish(self, journal: Journal) -> None:
         """Acknowledge the end and clear away. Repeated harmlessly after a crash."""
@@ -487,24 +435,6 @@ class InstallEngine:
         for journal in list(self._journals.values()):
             if journal.at in DONE:
                 await self._finish(journal)
-
-    async def adopt_running(self, wish: Wish) -> bool:
-        """Acknowledge a deployment of the release that runs already; False if another one runs."""
-        component = wish.record.component
-        release = await in_thread(partial(self._releases.running, component), "releases")
-        if release is None or release.digest != wish.record.manifest:
-            return False
-        known = self._journals.get(component)
-        if known is not None and (known.at not in DONE or known.deployment == wish.deployment):
-            return False
-        verdict = await self._releases.trial(release, self._clock.mono_s)
-        if not verdict.healthy:
-            return False
-        await self._report.tried(release, verdict, wish.deployment)
-        again = Reason.ALREADY_RUNNING.value
-        await self._documents.acknowledge(wish.deployment, Stage.HEALTHY, reason=again)
-        await self._documents.acknowledge(wish.deployment, Stage.ACKNOWLEDGED, reason=again)
-        return True
 
     # Parts.
 

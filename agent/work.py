@@ -98,8 +98,8 @@ class Work:
             looked=engine.patience.looked,
             waited_s=engine.patience.counted_s,
             trouble=engine.trouble,
-            running=engine.running_versions(),
-            unknown=engine.unknown(),
+            running=engine.observing.versions(),
+            unknown=engine.observing.unknown(),
         )
         return tell(situation)
 
@@ -156,7 +156,7 @@ class Work:
             )
             if wish is not None:
                 tried.add(wish.deployment)
-                if not await self._engine.adopt_running(wish):
+                if not await self._engine.observing.adopt(wish):
                     await self._engine.install(wish, self._still_wanted)
                 self._on_written()
             elif not await self._bring_back(tried):
@@ -195,7 +195,7 @@ class Work:
         lost = astray(
             wishes,
             self._documents.stages,
-            await self._engine.runs({wish.record.component for wish in wishes}),
+            await self._engine.observing.runs({wish.record.component for wish in wishes}),
             is_later=self._documents.is_later,
             again_max=self._install_again_max,
         )
