@@ -19,6 +19,7 @@ from sync.stages import Reason, Stage, is_final
 from sync.transport.memory_broker import MemoryBroker
 from tests.agent.agents import ALL_STAGES, DEVICE, NOWHERE, Device, lamp
 from tests.fakes.blobs import Blobs
+from tests.fakes.links import eventually
 from tests.fakes.small_hub import SmallHub
 
 
@@ -30,6 +31,7 @@ async def test_a_release_is_installed_and_every_stage_is_acknowledged_in_order(
     blobs.publish(manifest, tree)
     async with device.up():
         await hub.deployed("dfirst", manifest, group=group)
+        await eventually(lambda: not any((device.folder / "state" / "downloads").iterdir()))
 
     assert hub.stages("dfirst") == ALL_STAGES
     assert device.runs() == "1.0.0"
@@ -37,7 +39,6 @@ async def test_a_release_is_installed_and_every_stage_is_acknowledged_in_order(
     assert running is not None
     assert (running.version, running.healthy, running.deployment) == ("1.0.0", True, "dfirst")
     assert running.release == manifest.digest()
-    assert list((device.folder / "state" / "downloads").iterdir()) == []
 
 
 async def test_a_release_that_fails_its_trial_is_rolled_back_and_the_old_one_is_proven_again(
