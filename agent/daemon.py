@@ -1,8 +1,8 @@
 """The agent's life: start, the tasks, stop. The only module of the agent that starts tasks.
 
 Owns the order of start and stop and what is connected to what. Decides nothing else.
-Ready means: the store is open, what a crash interrupted is known, and applications can connect.
-A network is not needed for that.
+Ready means: the store is open, what a crash interrupted is known and its ends are told, and
+applications can connect. A network is not needed for that.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import signal
 from collections.abc import Iterable
 from functools import partial
@@ -29,7 +30,6 @@ from agent.local import LocalSocket
 from agent.lock import lock_state
 from agent.log import say
 from agent.measuring import Measuring
-from agent.notify import notify
 from agent.patience import Patience
 from agent.renewal import Renewal
 from agent.settings import Settings
@@ -40,6 +40,7 @@ from sync import documents as names
 from sync import topics
 from sync.records import Running, select
 from sync.transport.mqtt import MqttTransport
+from sync.transport.notify import notify, status, watchdog_s
 from sync.transport.port import (
     Birth,
     Congested,
@@ -60,6 +61,9 @@ REOPEN_SPREAD_S: Final = 3.0
 """After the hub came back, devices begin anew spread over this time."""
 
 PAYLOAD_BYTES_MAX: Final = 256 * 1024
+
+FEEDS: Final = 4
+"""So often the watchdog of the service manager is fed in the time that it allows."""
 
 RETRY_S: Final = 30.0
 """Wait before what found the disk full is tried again."""
@@ -177,6 +181,7 @@ class Daemon:
                 "flags": self._flags.snapshot,
             },
         )
+        self._listening = asyncio.Event()
         self._written = asyncio.Event()
         self._rearm = asyncio.Event()
         self._missed: dict[str, bytes] = {}
@@ -205,7 +210,8 @@ class Daemon:
         gc.collect()
         gc.freeze()  # what the start has made stays; looking at it again would only cost
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._local.run(self._ready), name="local socket")
+            tasks.create_task(self._local.run(self._listening.set), name="local socket")
+            tasks.create_task(self._ready(), name="ready")
             tasks.create_task(self._transport.run(), name="transport")
             tasks.create_task(self._receive(), name="receive")
             tasks.create_task(self._tell(), name="tell")
@@ -226,11 +232,21 @@ class Daemon:
             if self._renewal is not None:
                 tasks.create_task(self._renewal.run(), name="renewal")
 
-    def _ready(self) -> None:
-        notify("READY=1\nSTATUS=running")
+    async def _ready(self) -> None:
+        """Say that the agent is ready once it is, then for as long as its work goes on."""
+        await self._listening.wait()
+        await self._work.recovered.wait()
+        notify(f"READY=1\n{status(self._engine.activity)}")
+        self._engine.on_activity = lambda activity: notify(status(activity))
         groups = ",".join(self._settings.groups)
         self._engine.admission.say_how()
         say(logger, "ready", device=self._settings.device, groups=groups)
+        within_s = watchdog_s(os.environ, os.getpid())
+        while within_s is not None:
+            await self._store.answers()
+            if await self._work.goes_on():
+                notify("WATCHDOG=1")
+            await asyncio.sleep(within_s / FEEDS)
 
     def _on_written(self) -> None:
         self._written.set()
@@ -474,4 +490,6 @@ async def _live(settings: Settings, clock: Clock, connect: Connect) -> None:
                     await Daemon(settings, store, clock, connect, identity).run()
             except StoreFull as error:
                 say(logger, "store_full", level=logging.ERROR, error=error, retry_s=RETRY_S)
+                # The service manager must not take it for a start that failed.
+                notify(f"EXTEND_TIMEOUT_USEC={round(3e6 * RETRY_S)}\n{status(str(error))}")
                 await asyncio.sleep(RETRY_S)

@@ -7,6 +7,7 @@ Owns the order of acts of one install (`agent.acts`) and its end. What follows w
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final
@@ -50,6 +51,9 @@ StillWanted = Callable[[str, str], Stage | None]
 Act = Callable[[Journal], Awaitable[tuple[Journal, Event]]]
 
 ACTIVITY_CHARACTERS_MAX: Final = 300
+
+PROGRESS_EVERY_S: Final = 1.0
+"""An installer that says more is shown so often to the service manager."""
 
 WRITES_MAX: Final = 40
 """So often a journal is written after the switch was thrown; a chain that goes on longer goes in a
@@ -121,8 +125,13 @@ class InstallEngine:
         )
         self._staged: tuple[Journal, Event] | None = None
         """What was staged last, so that an install which waits for its switch is staged once."""
-        self.activity = "idle"
-        """What is being done, for the status."""
+        self.on_activity: Callable[[str], None] = lambda _activity: None
+        """Hears what is being done, whenever that changes; from any thread."""
+        self.progressed_mono = 0.0
+        """When an act last began or showed progress, by the loop's clock."""
+        self.is_fetching = False
+        """Whether a release is being fetched, which may take weeks without a network."""
+        self._activity = "idle"
         self._counted: set[str] = set()
         """Deployments for whose fetching this life of the agent counts: see `agent.lives`."""
         self._killed: frozenset[str] = frozenset()
@@ -136,6 +145,17 @@ class InstallEngine:
             journal = journals.decode(stored)
             if journal is not None:
                 self._journals[component] = journal
+
+    @property
+    def activity(self) -> str:
+        """What is being done, for the status."""
+        return self._activity
+
+    @activity.setter
+    def activity(self, activity: str) -> None:
+        self._activity = activity
+        self.progressed_mono = time.monotonic()
+        self.on_activity(activity)
 
     def ask_features(self, is_on: Callable[[str], bool]) -> None:
         """Let the agent's own features be switched by `is_on`; until then all are on."""
@@ -309,12 +329,15 @@ class InstallEngine:
                 self._counted.add(journal.deployment)
 
         self._acts.tell_trouble(count)
+        self.is_fetching = True
         try:
             done, event = await self._acts.fetch(journal, go_on)
         except asyncio.CancelledError:
             with contextlib.suppress(StoreError):  # then it counts, which is no harm
                 await count(Reason.UNREACHABLE)
             raise
+        finally:
+            self.is_fetching = False
         self._counted.discard(journal.deployment)
         return tallied(done, lives.Tally()), event
 
@@ -440,7 +463,11 @@ class InstallEngine:
 
     def _progressed(self, line: str) -> None:
         """Show how far an installer is; from whatever thread it works in."""
-        self.activity = f"{self.activity.partition(': ')[0]}: {line}"[:ACTIVITY_CHARACTERS_MAX]
+        activity = f"{self._activity.partition(': ')[0]}: {line}"[:ACTIVITY_CHARACTERS_MAX]
+        if time.monotonic() - self.progressed_mono >= PROGRESS_EVERY_S:
+            self.activity = activity
+        else:
+            self._activity = activity
 
     async def _write(self, journal: Journal, state: State) -> Journal:
         journal = moved(journal, state, self._clock.stamp().boot)

@@ -1,5 +1,7 @@
 """How the agent writes its log: one line for each change of state, to standard error.
 
+Under systemd the lines go to its journal instead, with their fields: `FIELDFARE_EVENT=install`.
+
 Owns the form of a line: the event's name, then its fields. Decides nothing.
 """
 
@@ -8,6 +10,11 @@ import logging
 import sys
 import time
 from enum import StrEnum
+from typing import Final
+
+from sync.transport.journal import JournalHandler, writes_to_journal
+
+PROGRAM: Final = "fieldfare-agent"
 
 
 def say(logger: logging.Logger, event: str, *, level: int = logging.INFO, **fields: object) -> None:
@@ -39,10 +46,19 @@ class _JsonLines(logging.Formatter):
 
 
 def start_log(*, as_json: bool) -> None:
-    """Write log lines to standard error, as text or as one JSON object a line."""
-    lines = logging.StreamHandler(sys.stderr)
+    """Write log lines to standard error, as text or as one JSON object a line.
+
+    Text goes to the journal with its fields, where standard error is the journal.
+    """
+    lines: logging.Handler = logging.StreamHandler(sys.stderr)
+    if not as_json and writes_to_journal():
+        lines = JournalHandler(PROGRAM, _journal_fields)
     lines.setFormatter(_JsonLines() if as_json else _Text())
     logging.basicConfig(level=logging.INFO, handlers=[lines], force=True)
+
+
+def _journal_fields(record: logging.LogRecord) -> dict[str, object]:
+    return {"event": record.getMessage(), **_fields(record)}
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

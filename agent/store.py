@@ -116,6 +116,10 @@ class Store:
         except (ValueError, msgspec.MsgspecError) as error:
             raise sqlite3.DatabaseError(f"a document is damaged: {error}") from None
 
+    async def answers(self) -> None:
+        """Return once the database has answered; one on a card that hangs never does."""
+        await self._one("SELECT 1", ())
+
     async def number(self, key: str, default: int = 0) -> int:
         """Return a stored number."""
         row = await self._one("SELECT value FROM meta WHERE key = ?", (key,))

@@ -23,6 +23,11 @@ from sync.stamps import Stamp
 
 logger = logging.getLogger(__name__)
 
+ACT_LONGEST_S: Final = 25 * 3600.0
+"""One act of an install that shows no progress for longer than this hangs. Each has bounds of its
+own, the longest a day (Mender's update modules); this one finds the agent that does not keep them.
+"""
+
 RETRY_S: Final = 30.0
 """Wait after a full disk or another failure of the store, before the work is tried again."""
 
@@ -50,14 +55,21 @@ class Work:
         self._on_written = on_written
         self._install_again_max = settings.install_attempts_max
         self._wake = asyncio.Event()
+        self._stir = asyncio.Event()
+        """Set with `_wake`, and when somebody asks whether the loop turns."""
         self._seen: dict[str, Wish] = {}
         """What was wished when it was last looked at: what is missing since then has ended."""
+        self.recovered = asyncio.Event()
+        """Set once what a crash interrupted is known, and ends that it left untold are told."""
+        self._asked: list[asyncio.Future[None]] = []
+        self._acts = False
         self._is_loaded = False
         """Whether it is known what is under way. Before, nothing can be said to have ended."""
 
     def wake(self) -> None:
         """There may be something new to do, or the hub may be within reach again."""
         self._wake.set()
+        self._stir.set()
         self._engine.nudge()
 
     def killed(self) -> None:
@@ -74,13 +86,45 @@ class Work:
 
     async def run(self) -> None:
         """Work until cancelled. What was under way goes on at the next start."""
+        self._acts = True
         await self._persistently(self._begin)
         while True:
+            self._acts = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._engine.next_look_s()):
-                    await self._wake.wait()
+                    await self._turn()
+            self._answer()
             self._wake.clear()
+            self._acts = True
             await self._persistently(self._pass)
+
+    async def _turn(self) -> None:
+        """Wait for something to do, and meanwhile answer who asks whether the loop turns."""
+        while not self._wake.is_set():
+            self._answer()
+            await self._stir.wait()
+            self._stir.clear()
+
+    def _answer(self) -> None:
+        for each in self._asked:
+            if not each.done():
+                each.set_result(None)
+        self._asked.clear()
+
+    async def goes_on(self) -> bool:
+        """Tell whether the work goes on: an act within its time, or a loop that answers.
+
+        Never returns if the loop hangs while nothing is done.
+        """
+        if self._acts:
+            # Fetching has bounds of its own, and may take weeks without a network.
+            idle_s = asyncio.get_running_loop().time() - self._engine.progressed_mono
+            return self._engine.is_fetching or idle_s < ACT_LONGEST_S
+        answer = asyncio.get_running_loop().create_future()
+        self._asked.append(answer)
+        self._stir.set()
+        await answer
+        return True
 
     def why(self, now: Stamp, *, connected: bool) -> dict[str, Any]:
         """Return what is being done and waited for, in words and figures."""
@@ -129,6 +173,7 @@ class Work:
         self._is_loaded = True
         self._engine.killed(self._off())
         await self._engine.finish_ended()
+        self.recovered.set()
         await self._engine.observe()
         self._on_written()
         for journal in self._engine.unfinished():

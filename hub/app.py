@@ -11,11 +11,13 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -65,7 +67,9 @@ from hub.trust.desk import TrustDesk
 from hub.trust.online import OnlineKeys
 from hub.watch import Watch
 from sync.topics import EVERY_PRESENCE, EVERY_UP, HUB_PRESENCE
+from sync.transport.journal import JournalHandler, writes_to_journal
 from sync.transport.mqtt import MqttTransport
+from sync.transport.notify import notify, status, watchdog_s
 from sync.transport.port import Birth, Link, Presence, Subscription
 
 if TYPE_CHECKING:
@@ -80,6 +84,8 @@ KEEPALIVE_S: Final = 30
 RECONNECT_MAX_S: Final = 10.0
 
 BROKER_DIRECTORY: Final = "broker"
+
+PROGRAM: Final = "fieldfare-hub"
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -159,7 +165,9 @@ async def serve(
 
 def run(settings: Settings) -> ExitCode:
     """Run the hub as a program and return its exit code; a reason not to run goes to stderr."""
-    told = logging.StreamHandler(sys.stderr)
+    told: logging.Handler = logging.StreamHandler(sys.stderr)
+    if writes_to_journal():
+        told = JournalHandler(PROGRAM, lambda record: {"event": record.msg})
     told.setFormatter(ShownFormatter(LOG_FORMAT))
     logging.basicConfig(handlers=[told], level=settings.log_level.upper(), force=True)
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
@@ -434,7 +442,11 @@ class _Hub:
             gc.collect()
             gc.freeze()
             say(self.ready)
+            notify(f"READY=1\n{status(self.ready.line())}")
+            if watchdog_s(os.environ, os.getpid()) is not None:
+                self.mailroom.turned = partial(notify, "WATCHDOG=1")
             await stop.wait()
+            notify("STOPPING=1")
             logger.info("stopping")
             self.http.stop()
             if self.https is not None:

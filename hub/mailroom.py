@@ -49,6 +49,10 @@ SWEEP_MAX: Final = 1000
 """Devices that one sweep begins a conversation with."""
 
 
+def _nothing() -> None:
+    """Nobody watches."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Mailroom:
     """The loop, and the clock that says things again."""
@@ -69,6 +73,9 @@ class Mailroom:
     """Messages dropped because the hub has a fault; its log says which."""
     unsent_count: int = 0
     """Answers that were dropped because the link was gone or behind; sessions repeat them."""
+    turned: Callable[[], None] = _nothing
+    """Called once a second, each time the writer has answered: not while anything hangs. A disk
+    that is full is no reason to end the hub, so it counts as an answer."""
     _unusable_logged_mono: float = -UNUSABLE_LOG_EVERY_S
     _alive_mono: float = 0.0
     _sweep_mono: float = 0.0
@@ -171,11 +178,13 @@ class Mailroom:
             try:
                 frames, wanted = await self.database.write(self._tick)
             except StorageUnusable:
+                self.turned()
                 continue  # said by the way in
             except Exception:  # as on the way in: a fault about one document must not stop the hub
                 self.fault_count += 1
                 logger.exception("saying again what goes unanswered met a fault of the hub")
                 continue
+            self.turned()
             self._send(frames)
             self.publisher.ask(wanted)
 

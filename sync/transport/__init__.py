@@ -4,4 +4,5 @@
 broker in the same process.
 Within `mqtt`: `connection` is one connection, `engine` is paho-mqtt on it, `packets` the two
 frequent packets, `outbox` and `inbox` what waits in each direction, `filters` the rules of topics.
+Beside them `notify` and `journal`: what a program says to the service manager that started it.
 """

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.notify import notify
+from sync.transport.notify import notify
 
 
 @pytest.fixture(params=["path", "abstract"])
