@@ -11,7 +11,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -40,8 +40,9 @@ from firmware_hooks.contract import InstallerError, Order, Reboots
 from sync.manifest import MANIFEST_BYTES_MAX, Manifest
 from sync.stages import Reason, Stage
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
 
 COMMIT_TRIES: Final = 3
 COMMIT_AGAIN_S: Final = 1.0
@@ -291,7 +292,11 @@ class Acts:
             # It was proven before a restart; what this start reports, this start must have seen.
             verdict = await self._releases.trial(release, self._clock.mono_s)
         if isinstance(release.installer, Reboots):
-            runs = await calls(release.installer.running)
+            try:
+                runs = await _tried("not_asked", release.installer.running)
+            except InstallerError as error:
+                detail = f"it cannot be told what was started: {error.detail}"
+                raise NotCommitted(error.reason, detail[:200]) from None
             if runs != journal.digest or verdict.reason == Reason.FELL_BACK:
                 raise InstallerError(
                     Reason.FELL_BACK, "the device started what ran before, before it was committed"
@@ -312,19 +317,11 @@ class Acts:
 
     async def _refused(self, release: Release, digest: bytes) -> InstallerError | None:
         """Commit, a few times if need be; return why it could not be, None if it was."""
-        for tries in range(1, COMMIT_TRIES + 1):
-            try:
-                await calls(partial(release.installer.commit, digest))
-            except (InstallerError, OSError) as error:
-                failed = failure_of(error) if isinstance(error, OSError) else error
-                say(logger, "not_committed", level=logging.WARNING, tries=tries, error=error)
-            else:
-                return None
-            if failed.reason == Reason.INCONSISTENT:
-                break  # it says itself that another try is of no use
-            if tries < COMMIT_TRIES:
-                await asyncio.sleep(COMMIT_AGAIN_S)
-        return failed
+        try:
+            await _tried("not_committed", partial(release.installer.commit, digest))
+        except InstallerError as failed:
+            return failed
+        return None
 
     async def roll_back(self, journal: Journal) -> tuple[Journal, Event]:
         """Throw the switch back, and report what runs then."""
@@ -336,6 +333,10 @@ class Acts:
         runs = await calls(partial(failed.installer.roll_back, journal.digest))
         if await self._awaits_reboot(failed) is not None:
             return journal, Event.REBOOT_NEEDED
+        if await self.runs(journal):
+            raise InstallerError(
+                Reason.ROLLBACK_FAILED, "the installer says that it went back, and it did not"
+            )
         return await self._report_what_runs(journal, runs), Event.RETURNED
 
     async def _report_what_runs(self, journal: Journal, runs: bytes | None) -> Journal:
@@ -387,10 +388,29 @@ class Acts:
                 self._shared.take(self._settings.state_dir / "downloads")
                 self._fetcher.clean_up(set())
                 self._releases.clean_up()
-        except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an installer can be anybody's program
             say(logger, "not_cleared_away", level=logging.WARNING, error=error)
 
     def _release(self, journal: Journal) -> Release:
         return self._releases.release(
             read_manifest(journal.manifest, journal.digest), journal.digest
         )
+
+
+async def _tried(event: str, act: Callable[[], T]) -> T:
+    """Let an installer act, a few times if need be.
+
+    Raises:
+        InstallerError: It could not, or said itself that another try is of no use.
+    """
+    for tries in range(1, COMMIT_TRIES + 1):
+        try:
+            return await calls(act)
+        except (InstallerError, OSError) as error:
+            failed = failure_of(error) if isinstance(error, OSError) else error
+            say(logger, event, level=logging.WARNING, tries=tries, error=error)
+        if failed.reason == Reason.INCONSISTENT:
+            break
+        if tries < COMMIT_TRIES:
+            await asyncio.sleep(COMMIT_AGAIN_S)
+    raise failed

@@ -60,7 +60,8 @@ async def check(
         health: What to look at and how long.
         look: Looks at one thing.
         mono_s: Seconds that only move forward.
-        doubt: Asked at the beginning of each round until it has none. May raise `Hopeless`.
+        doubt: Asked at the beginning of each round until it has none, and in each round in which
+            everything has to stay so. May raise `Hopeless`.
         steady_s: For how long everything must be so without a break. It may end after the deadline.
     """
     deadline = mono_s() + health.deadline_s
@@ -70,12 +71,14 @@ async def check(
     """Since when everything has been so, each time it was looked at."""
     while True:
         try:
-            if not is_sure and (doubted := await doubt()) is not None:
+            doubted = None if is_sure and good_from is None else await doubt()
+            is_sure = doubted is None
+            if doubted is not None:
+                good_from = None
                 if deadline - mono_s() <= health.pause_s:
                     return doubted
                 await asyncio.sleep(health.pause_s)
                 continue
-            is_sure = True
             # What is good already only has to stay so: the deadline is no limit for it any more.
             until = deadline if good_from is None else mono_s() + health.deadline_s
             ended = await _round(required, look, partial(_left_s, until, mono_s))

@@ -46,6 +46,8 @@ class Event(StrEnum):
 
     FETCHED = "fetched"
     STAGED = "staged"
+    PUT_OFF = "put off"
+    """The installer asks for time before it has switched anything."""
     ACTIVATED = "activated"
     REBOOT_NEEDED = "reboot needed"
     REBOOTED = "rebooted"
@@ -68,8 +70,10 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
             Event.FAILED: State.FAILED,
             Event.WITHDRAWN: State.WITHDRAWN,
         },
-        # From here on the switch may have been thrown, so every failure leads back.
+        # From here on the switch may have been thrown, so every failure leads back. `PUT_OFF` is
+        # said only where it certainly was not: see `may_put_off`.
         State.ACTIVATING: {
+            Event.PUT_OFF: State.STAGING,
             Event.ACTIVATED: State.TRIAL,
             Event.REBOOT_NEEDED: State.REBOOTING,
             Event.FAILED: State.ROLLING_BACK,
@@ -178,6 +182,17 @@ def exhausted(state: State, attempts: int, attempts_max: int) -> State:
 def settled(state: State, *, runs: bool) -> State:
     """Return how an install that was let go has ended, given whether its release runs."""
     return State.STUCK if state is State.COMMITTED and not runs else state
+
+
+def may_put_off(state: State, writes: int) -> bool:
+    """Tell whether an installer that asks for time has certainly switched nothing.
+
+    Args:
+        state: Of the install.
+        writes: How often its journal was written since the switch may have been thrown: once if
+            this is the first try, without a restart in between.
+    """
+    return state is State.ACTIVATING and writes <= 1
 
 
 def loops(state: State, boots: int, boots_max: int) -> bool:

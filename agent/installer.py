@@ -26,12 +26,24 @@ from agent.failing import failed
 from agent.faults import failure_of
 from agent.fetch import FetchFailed
 from agent.identity import Identity
-from agent.install import DONE, GIVEN_UP, UNTOUCHED, Event, State, after, exhausted, loops, settled
+from agent.install import (
+    DONE,
+    GIVEN_UP,
+    UNTOUCHED,
+    Event,
+    State,
+    after,
+    exhausted,
+    loops,
+    may_put_off,
+    settled,
+)
 from agent.journal import Journal, is_another_boot, is_ordered_boot, moved, tallied
 from agent.line import Trouble
 from agent.log import say
 from agent.observing import Observing
 from agent.patience import Patience, PutAside
+from agent.plan import again_of
 from agent.releases import Releases, read_manifest
 from agent.report import Report
 from agent.settings import Settings
@@ -147,6 +159,11 @@ class InstallEngine:
                 self._journals[component] = journal
 
     @property
+    def boot(self) -> bytes:
+        """This start of the device."""
+        return self._clock.stamp().boot
+
+    @property
     def activity(self) -> str:
         """What is being done, for the status."""
         return self._activity
@@ -228,7 +245,7 @@ class InstallEngine:
         """Install a deployment that was acknowledged and whose release runs no more."""
         last = self._journals.get(wish.record.component)
         is_known = last is not None and last.deployment == wish.deployment
-        count = last.again if last is not None and is_known else 0
+        count = again_of(last, self.boot) if last is not None and is_known else 0
         say(
             logger,
             "install_again",
@@ -355,12 +372,24 @@ class InstallEngine:
         return msgspec.structs.replace(done, attempts=journal.attempts), event
 
     async def _activate(self, journal: Journal) -> tuple[Journal, Event]:
-        """Activate. After a crash that is not put off: the switch may have been thrown before."""
-        manifest = read_manifest(journal.manifest, journal.digest)
-        if journal.deployment in self.patience.looked:  # the installer has asked for time
-            await self.patience.leave(journal.deployment, Phase.ACTIVATE, manifest)
-            await self._acts.check(journal, manifest)
-        return await self._unless_busy(self._acts.activate, journal, Phase.ACTIVATE, manifest)
+        """Activate, or begin anew with staging later if the installer asks for time.
+
+        After a crash the switch may have been thrown before, so then it waits where it is.
+        """
+        if not may_put_off(journal.at, journal.writes):
+            manifest = read_manifest(journal.manifest, journal.digest)
+            return await self._unless_busy(self._acts.activate, journal, Phase.ACTIVATE, manifest)
+        try:
+            return await self._acts.activate(journal)
+        except RetryLater as later:
+            if await self._acts.runs(journal):
+                raise InstallerError(
+                    Reason.INSTALLER_FAILED,
+                    f"the installer asks to wait and has switched already: {later.detail}"[:200],
+                ) from None
+            self.patience.asked(journal.deployment, later.detail, later.wait_s)
+            self._staged = None
+            return journal, Event.PUT_OFF
 
     async def _go_back(self, act: Act, journal: Journal) -> tuple[Journal, Event]:
         """Go back, or put that aside for as long as the installer asks to wait."""
@@ -414,6 +443,8 @@ class InstallEngine:
             journal,
             attempts=max(0, tries),
             writes=max(0, journal.writes - WRITES_OF_A_WAIT),
+            # Starts of the device while an installer waits are no starts of the release.
+            boots=0 if journal.at is State.ACTIVATING else journal.boots,
             back_tries=journal.back_tries + (journal.at in (State.ROLLING_BACK, State.RETURNING)),
         )
         await self._write(self._spared(waiting), journal.at)

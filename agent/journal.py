@@ -78,7 +78,7 @@ def moved(journal: Journal, state: State, boot: bytes) -> Journal:
         journal,
         state=STORED[state],
         boot=boot,
-        boots=journal.boots + (is_touched and is_another_boot(journal, boot)),
+        boots=journal.boots + is_another_boot(journal, boot) if is_touched else 0,
         ending=reached(stored_ending(journal.ending), state).value,
         writes=journal.writes + 1 if is_touched else 0,
         has_rebooted=journal.at is state

@@ -114,6 +114,7 @@ def astray(
     *,
     is_later: Callable[[str, str], bool],
     again_max: int,
+    boot: bytes,
 ) -> list[Wish]:
     """Return the acknowledged deployments that must be installed again: something else runs.
 
@@ -126,14 +127,15 @@ def astray(
         stages: What is acknowledged of a deployment.
         runs: By component; one that is missing is left alone.
         is_later: Whether the first deployment was acknowledged after the second.
-        again_max: How often one deployment is installed again, at most.
+        again_max: How often one deployment is installed again in one start of the device, at most.
+        boot: This start. What ended because the device was switched off is no sign of a fault.
     """
     found: list[Wish] = []
     known = {wish.deployment for wish in wishes}
     for component, running in sorted(runs.items()):
         mine = [wish for wish in wishes if wish.record.component == component]
         wish = _missing(mine, stages, running.release)
-        if wish is None or not _may_begin_again(wish, running.last, again_max):
+        if wish is None or not _may_begin_again(wish, running.last, again_max, boot):
             continue
         # What brought the running release may have left the hub's documents since; then it stays.
         is_gone = bool(running.deployment) and running.deployment not in known
@@ -159,10 +161,15 @@ def _missing(
     return None
 
 
-def _may_begin_again(wish: Wish, last: Journal | None, again_max: int) -> bool:
+def _may_begin_again(wish: Wish, last: Journal | None, again_max: int, boot: bytes) -> bool:
     if last is None or last.deployment != wish.deployment:
         return last is None or last.at in DONE
-    return last.at in DONE - _GAVE_UP and last.again < again_max
+    return last.at in DONE - _GAVE_UP and again_of(last, boot) < again_max
+
+
+def again_of(last: Journal, boot: bytes) -> int:
+    """Return how often a deployment was installed again in this start of the device."""
+    return last.again if last.boot == boot else 0
 
 
 def end_of_again(

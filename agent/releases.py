@@ -25,6 +25,7 @@ from firmware_hooks.contract import (
     NO_OPTIONS,
     Installer,
     InstallerError,
+    Starts,
     TellsProgress,
 )
 from firmware_hooks.durable import write_durably
@@ -83,7 +84,7 @@ class Releases:
                 )
             except InstallerError:
                 raise
-            except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - an installer can be anybody's program
                 raise InstallerError(
                     Reason.INSTALLER_FAILED, f"the installer {name!r} cannot be loaded: {error}"
                 ) from None
@@ -143,7 +144,7 @@ class Releases:
         for release in self.kept(component):
             try:
                 runs = release.installer.running()
-            except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - an installer can be anybody's program
                 failed = f"{type(error).__name__}: {error}"[:120]
                 continue
             if runs == release.digest:
@@ -222,13 +223,16 @@ class Releases:
         while.
         """
         health = release.manifest.health
+        steady_s = health.steady_for_s
+        if health.steady_s is None and isinstance(release.installer, Starts):
+            steady_s = max(steady_s, release.installer.steady_s)
         try:
             return await check(
                 health,
                 self._checks(release).look,
                 mono_s,
                 partial(self.doubt, release),
-                steady_s=health.steady_for_s if is_new else 0.0,
+                steady_s=steady_s if is_new else 0.0,
             )
         except InstallerError as error:  # it cannot even say where the release lies
             return Verdict(healthy=False, reason=error.reason, detail=error.detail)
@@ -292,7 +296,7 @@ def _part_name(folder: Path, component: str, part: str) -> str:
 def _is_here(release: Release) -> bool:
     try:
         return release.installer.folder(release.digest).exists()
-    except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an installer can be anybody's program
         say(logger, "not_looked_at", level=logging.WARNING, digest=release.digest, error=error)
         return True
 
@@ -319,7 +323,7 @@ async def calls(act: Callable[[], T]) -> T:
         return await in_thread(act, "installer")
     except InstallerError:
         raise
-    except Exception as error:  # noqa: BLE001 - an installer can be anybody's program
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an installer can be anybody's program
         raise InstallerError(
             Reason.INSTALLER_FAILED, f"{type(error).__name__}: {error}"[:200]
         ) from None

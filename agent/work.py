@@ -243,6 +243,7 @@ class Work:
             await self._engine.observing.runs({wish.record.component for wish in wishes}),
             is_later=self._documents.is_later,
             again_max=self._install_again_max,
+            boot=self._engine.boot,
         )
         wish = next((each for each in lost if each.deployment not in tried), None)
         if wish is None:

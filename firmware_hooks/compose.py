@@ -14,7 +14,8 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from firmware_hooks.options import known, seconds
 from firmware_hooks.podman import STOP_S, Podman, said
 from firmware_hooks.shelf import Kept, Move, Shelf
 from firmware_hooks.tool import run_tool
+from sync.manifest import STEADY_S
 from sync.stages import Reason
 
 TIMEOUT_S: Final = 600.0
@@ -37,6 +39,9 @@ FILE: Final = "compose"
 IMAGE: Final = "FIELDFARE_IMAGE_"
 """Begins the names of the variables that stand for images."""
 
+STAND_IN: Final = "fieldfare-stands-in-for-"
+"""Begins what stands for an image where a file is only read."""
+
 POLL_S: Final = 0.1
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -44,6 +49,9 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 class ComposeInstaller:
     """Runs the containers of one component."""
+
+    steady_s = STEADY_S
+    """A container that ends at once was up when it was looked at first."""
 
     def __init__(self, component: str, install_dir: Path, options: Options = NO_OPTIONS) -> None:
         """Keep releases in `install_dir/component`.
@@ -214,17 +222,23 @@ class ComposeInstaller:
             raise explained(error) from None
 
     def _require_readable(self, release: Kept) -> None:
-        """Let podman-compose read the file, without doing anything.
+        """Let podman-compose read the file, without doing anything, and look at what it would do.
 
         A dry run still makes networks, so it is given another program for podman.
         """
         names = [each.name for each in release.manifest.artifacts if each.name != FILE]
+        stand_ins = {name: f"{STAND_IN}{name}" for name in names}
         try:
-            self._do(release, dict.fromkeys(names, "none"), "--podman-path=true", "--dry-run", "up")
+            ended = self._do(release, stand_ins, "--podman-path=true", "--dry-run", "up")
         except InstallerError as error:
             if error.reason == Reason.INSTALLER_FAILED:
                 raise InstallerError(Reason.MANIFEST_INVALID, error.detail) from None
             raise
+        folder = release.artifact(FILE).parent
+        for line in ended.stdout.decode(errors="replace").splitlines():
+            words = line.split()
+            if words[:2] == ["true", "run"] and (why := _wrong_run(words, folder, stand_ins)):
+                raise InstallerError(Reason.MANIFEST_INVALID, why)
 
     def _do(self, release: Kept, identities: dict[str, str], *words: str) -> Ended:
         file = release.artifact(FILE)
@@ -304,6 +318,26 @@ def _services(release: Kept) -> list[str]:
     if why:
         raise InstallerError(Reason.MANIFEST_INVALID, why)
     return services
+
+
+def _wrong_run(words: Sequence[str], folder: Path, stand_ins: Mapping[str, str]) -> str:
+    """Return what is wrong with a container that would be started; nothing if all is well."""
+    name = next((word for word in words if word.startswith("--name=")), "")[7:]
+    if any(word == "--pull" or word.startswith("--pull=") for word in words):
+        return f"{name} says when its image is pulled (pull_policy), and images are never fetched"
+    if not set(words) & set(stand_ins.values()):
+        return f"{name} names an image that the release does not carry: use ${{{IMAGE}NAME}}"
+    mounts = [
+        then
+        for word, then in pairwise(words)
+        if word in {"-v", "--volume", "--mount"} and f"{folder}/" in then
+    ]
+    if mounts:
+        return (
+            f"{name} keeps data in the folder of the release ({mounts[0][-60:]}), which goes with "
+            "it: name a volume or an absolute path"
+        )
+    return ""
 
 
 def _variable(artifact: str) -> str:

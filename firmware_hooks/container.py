@@ -17,6 +17,7 @@ from firmware_hooks.durable import explained, write_durably
 from firmware_hooks.options import known, known_parameters, seconds
 from firmware_hooks.podman import STOP_S, Podman
 from firmware_hooks.shelf import Kept, Move, Shelf
+from sync.manifest import STEADY_S
 from sync.stages import Reason
 
 TIMEOUT_S: Final = 600.0
@@ -33,6 +34,9 @@ _DETACHES: Final = re.compile(r"-[itqP]*d")
 
 class ContainerInstaller:
     """Runs one container of one component."""
+
+    steady_s = STEADY_S
+    """A container that ends at once was up when it was looked at first."""
 
     def __init__(self, component: str, install_dir: Path, options: Options = NO_OPTIONS) -> None:
         """Keep releases in `install_dir/component`.
@@ -154,16 +158,22 @@ class ContainerInstaller:
             self._load(release)  # somebody removed it; the archive is still here
         options, command = _words(release)
         self._end()
+        # Before what others say, because a word among it that is no option ends ours; and after it,
+        # so that ours count.
+        ours = ("--pull=never", "--name", self._name)
+        label = ("--label", f"{LABEL}={release.digest.hex()}")
         self._podman.do(
-            "run",
-            *self._run_options,
-            *options,
-            # After what others say, so that it counts.
-            *("--detach", "--pull=never", "--restart=always"),
-            *("--name", self._name, "--label", f"{LABEL}={release.digest.hex()}"),
+            *("create", *ours, *self._run_options, *options, *ours, "--restart=always", *label),
             identity,
             *command,
         )
+        made = self._podman.do("container", "inspect", "--format", "{{.Image}}", self._name)
+        if made.stdout.decode().strip() != identity:
+            self._end()
+            raise InstallerError(
+                Reason.MANIFEST_INVALID, "the options for podman hold a word that is no option"
+            )
+        self._podman.do("start", self._name)
 
     def _end(self) -> None:
         self._podman.do("rm", "--force", "--ignore", f"--time={self._stop_s:.0f}", self._name)

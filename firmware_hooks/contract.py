@@ -53,8 +53,9 @@ class RetryLater(InstallerError):
     Nothing was switched then, except on the way back.
 
     `stage` and `activate` may raise it. The agent asks again after `wait_s`, for as long as it puts
-    off the install. `roll_back` may raise it too, also when something was switched back, and is
-    then called again a bounded number of times.
+    off the install; it begins with `stage` then, and the install can be withdrawn meanwhile. After
+    a crash in `activate` it calls `activate` alone. `roll_back` may raise it too, also when
+    something was switched back, and is then called again a bounded number of times.
     """
 
     def __init__(self, detail: str, wait_s: float) -> None:
@@ -137,6 +138,14 @@ class Reboots(Protocol):
         how a Raspberry Pi is told to try another partition once.
         """
         ...
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """What an installer has beside an `Installer` if it starts what may end a moment later."""
+
+    steady_s: float
+    """For so long `check_trial` must go on having no doubt, where the release says nothing."""
 
 
 @runtime_checkable

@@ -24,7 +24,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from firmware_hooks.contract import Installer, InstallerError, Order, Reboots, RetryLater
+from firmware_hooks.contract import (
+    Installer,
+    InstallerError,
+    Order,
+    Reboots,
+    RetryLater,
+    Starts,
+)
 from firmware_hooks.durable import explained, fsync, write_durably
 from sync.manifest import Manifest
 from sync.stages import Reason
@@ -46,6 +53,12 @@ class Series:
         """Work with `members`, in the order in which they are put in place."""
         self._releases = install_dir / component / "releases"
         self._members = list(members)
+
+    @property
+    def steady_s(self) -> float:
+        """The longest that any part asks to be looked at."""
+        starting = [each.installer for each in self._members if isinstance(each.installer, Starts)]
+        return max((each.steady_s for each in starting), default=0.0)
 
     def stage(self, order: Order) -> None:
         """Lay every part down."""
@@ -83,7 +96,8 @@ class Series:
             lambda member: member.installer.roll_back(parts[member.name]), list(reversed(members))
         )
         if failed is not None:
-            raise failed
+            # To go back may wait too, but not as one who has switched nothing.
+            raise InstallerError(failed.reason, failed.detail)
 
     def check_trial(self, digest: bytes) -> None:
         """Make sure that every part is of this release."""
@@ -219,6 +233,9 @@ class Series:
                 later = later or RetryLater(f"{member.name}: {error.detail}", error.wait_s)
             except InstallerError as error:
                 first = first or InstallerError(error.reason, f"{member.name}: {error.detail}")
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - an installer can be anybody's program
+                detail = f"{member.name}: {type(error).__name__}: {error}"[:200]
+                first = first or InstallerError(Reason.INSTALLER_FAILED, detail)
         return first or later
 
     def _link(self, digest: bytes) -> None:

@@ -120,11 +120,12 @@ class Health(_Part):
     """Wait between two tries within the deadline."""
     steady_s: Annotated[float, Field(ge=0, le=3600)] | None = None
     """For how long all of it must be so without a break; it must begin before the deadline.
-    Without, `STEADY_S` if a unit is looked at, which may end a second after it began, else 0."""
+    Without, `STEADY_S` if a unit is looked at, which may end a second after it began, or what the
+    installer asks for; else 0."""
 
     @property
     def steady_for_s(self) -> float:
-        """For how long all of it must be so without a break."""
+        """For how long all of it must be so without a break, by what the release says."""
         if self.steady_s is not None:
             return self.steady_s
         return STEADY_S if any(each.kind == "unit" for each in self.checks) else 0.0

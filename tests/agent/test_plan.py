@@ -108,8 +108,10 @@ def wish(name: str, order: int, release: bytes, *, cancelled: bool = False) -> W
 FIRST, SECOND = wish("dfirst", 1, ONE), wish("dsecond", 2, TWO)
 
 
-def last(deployment: str, state: State = State.COMMITTED, again: int = 0) -> Journal:
-    return Journal(deployment, "lamp", "1.0", ONE, b"", STORED[state], again=again)
+def last(
+    deployment: str, state: State = State.COMMITTED, again: int = 0, boot: bytes = b"boot-1"
+) -> Journal:
+    return Journal(deployment, "lamp", "1.0", ONE, b"", STORED[state], again=again, boot=boot)
 
 
 def again(
@@ -124,6 +126,7 @@ def again(
         {"lamp": runs},
         is_later=later,
         again_max=AGAIN_MAX,
+        boot=b"boot-1",
     )
     return [each.deployment for each in found]
 

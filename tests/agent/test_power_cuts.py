@@ -38,11 +38,15 @@ class Device(NamedTuple):
     """Whether the next start is to try the new release."""
     kept: bool = False
     """Whether every start is one of the new release."""
+    is_first: bool = False
+    """Whether the switch was not thrown before: `may_put_off`."""
 
 
 def can_happen(device: Device, event: Event) -> bool:
     """Tell whether an act can end so: what needs a reboot is seen only after it."""
     state, runs_new = device.state, device.runs_new
+    if event is Event.PUT_OFF:
+        return device.is_first
     if event is Event.REBOOT_NEEDED:
         return device.reboots and runs_new is (state is State.ROLLING_BACK)
     if event is Event.FAILED and state is State.COMMITTING:
@@ -61,7 +65,7 @@ def can_happen(device: Device, event: Event) -> bool:
 
 def happened(device: Device, event: Event) -> Device:
     """Return the device after an act ended with `event`."""
-    then = device._replace(state=after(device.state, event))
+    then = device._replace(state=after(device.state, event), is_first=event is Event.STAGED)
     if event is Event.ACTIVATED:
         then = then._replace(runs_new=True)
     if event is Event.REBOOT_NEEDED:
@@ -87,7 +91,8 @@ def cut(device: Device) -> set[Device]:
 def taken_up(device: Device, attempts: int) -> set[Device]:
     """Return how a device may come up that has had so many tries."""
     state = exhausted(device.state, attempts, ATTEMPTS_MAX)
-    then = device._replace(state=state, attempts=min(attempts + 1, 3 * ATTEMPTS_MAX))
+    tries = min(attempts + 1, 3 * ATTEMPTS_MAX)
+    then = device._replace(state=state, attempts=tries, is_first=False)
     if device.reboots:
         return {
             then._replace(
@@ -199,9 +204,21 @@ def test_every_state_that_is_not_an_end_is_left_when_it_was_tried_too_often() ->
     assert GIVEN_UP.keys() & LET_GO.keys() == set()
 
 
-def test_an_install_moves_forward_only() -> None:
+def test_an_installer_that_asks_for_time_after_a_crash_may_have_switched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may = can_happen
+    monkeypatch.setattr(
+        f"{__name__}.can_happen",
+        lambda device, event: event is Event.PUT_OFF or may(device, event),
+    )
+
+    assert broken_promises()
+
+
+def test_an_install_moves_forward_only_but_where_the_installer_asks_for_time() -> None:
     def beyond(state: State) -> set[State]:
-        following = set(TRANSITIONS[state].values())
+        following = {to for event, to in TRANSITIONS[state].items() if event is not Event.PUT_OFF}
         return following.union(*map(beyond, following))
 
     assert [state for state in State if state in beyond(state)] == []

@@ -91,19 +91,37 @@ def test_a_service_that_ends_is_no_success_although_podman_compose_says_so(devic
     assert device.runs.shows() == both("1")
 
 
-def test_an_image_that_did_not_come_with_the_release_is_not_fetched_from_anywhere(
-    device: Device,
+@pytest.mark.parametrize(
+    ("written", "instead", "says"),
+    [
+        (
+            "image: ${FIELDFARE_IMAGE_WEB}",
+            "image: localhost:1/web:latest",
+            "names an image that the release does not carry",
+        ),
+        (
+            "image: ${FIELDFARE_IMAGE_WEB}",
+            "image: ${FIELDFARE_IMAGE_WEB}\n    pull_policy: always",
+            "says when its image is pulled",
+        ),
+        (
+            "image: ${FIELDFARE_IMAGE_WEB}",
+            'image: ${FIELDFARE_IMAGE_WEB}\n    volumes: ["./data:/data"]',
+            "keeps data in the folder of the release",
+        ),
+    ],
+    ids=["another image", "one that is pulled", "data beside the file"],
+)
+def test_a_file_that_would_fetch_images_or_lose_data_is_refused_before_anything_is_touched(
+    written: str, instead: str, says: str, device: Device
 ) -> None:
-    old = put(device.installer(), device.order("1"))
-    file = TWO.replace("${FIELDFARE_IMAGE_WEB}", "localhost:1/web:latest")
-    new = device.order("2", file=file)
-    device.installer().stage(new)
+    put(device.installer(), device.order("1"))
 
-    with pytest.raises(InstallerError) as failed:
-        device.installer().activate(new.digest)
+    with pytest.raises(InstallerError) as refused:
+        device.installer().stage(device.order("2", file=TWO.replace(written, instead)))
 
-    assert failed.value.detail == "service 'web' has no container"
-    assert device.installer().roll_back(new.digest) == old
+    assert refused.value.reason == Reason.MANIFEST_INVALID
+    assert says in refused.value.detail
     assert device.runs.shows() == both("1")
 
 

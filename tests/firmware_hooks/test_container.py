@@ -153,22 +153,27 @@ def test_a_container_that_will_not_end_is_ended(device: Device) -> None:
 
 
 @pytest.mark.parametrize(
-    "parameters",
-    [{"run_options": "--no-such-option"}, {"command": "/no/such/program"}],
-    ids=["option", "program"],
+    ("parameters", "says"),
+    [
+        ({"run_options": "--no-such-option"}, "podman create ended with"),
+        ({"command": "/no/such/program"}, "podman start ended with"),
+        ({"run_options": "--env A=1 localhost:1/other/image"}, "podman create ended with"),
+    ],
+    ids=["option", "program", "image of a registry"],
 )
 def test_a_container_that_cannot_start_ends_the_install_and_the_old_one_comes_back(
-    parameters: dict[str, str], device: Device
+    parameters: dict[str, str], says: str, device: Device
 ) -> None:
     old = put(device.installer(), device.order("1"))
     new = device.order("2", **parameters)
     device.installer().stage(new)
 
     with pytest.raises(InstallerError) as failed:
-        device.installer().activate(new.digest)
+        device.installer(timeout_s=30).activate(new.digest)
 
     assert failed.value.reason == Reason.INSTALLER_FAILED
-    assert failed.value.detail.startswith("podman run ended with")
+    assert failed.value.detail.startswith(says)
+    assert "registry" not in failed.value.detail
     assert device.installer().roll_back(new.digest) == old
     assert device.podman.shows() == "1"
 

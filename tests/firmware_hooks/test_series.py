@@ -330,3 +330,43 @@ def test_a_part_that_wants_to_wait_on_the_way_back_keeps_no_other_part(bench: Be
     bench.trouble.waits = bench.trouble.fails = set()
     assert series.roll_back(new.digest) == old.digest
     assert bench.versions() == all_of("1")
+
+
+def test_a_part_that_waits_while_it_is_taken_back_for_the_wait_of_another_is_a_failure(
+    bench: Bench,
+) -> None:
+    bench.run("1")
+    new = bench.order("2")
+    bench.series().stage(new)
+    bench.trouble.waits = {(NAMES[-1], "activate"), (NAMES[0], "roll_back")}
+
+    with pytest.raises(InstallerError) as failed:
+        bench.series().activate(new.digest)
+
+    assert not isinstance(failed.value, RetryLater)
+    bench.trouble.waits = set()
+    bench.series().roll_back(new.digest)
+    assert bench.versions() == {name: f"{name} 1" for name in NAMES}
+
+
+def test_a_part_that_falls_over_keeps_no_other_from_going_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run("1")
+    new = bench.order("2")
+    bench.series().stage(new)
+    bench.series().activate(new.digest)
+    around = Trouble.around
+
+    def fall(trouble: Trouble, part: str, call: str, act: Callable[[], Any]) -> Any:
+        if (part, call) == (NAMES[-1], "roll_back"):
+            raise KeyError("a fault of somebody's program")
+        return around(trouble, part, call, act)
+
+    monkeypatch.setattr(Trouble, "around", fall)
+    with pytest.raises(InstallerError) as failed:
+        bench.series().roll_back(new.digest)
+
+    assert "a fault of somebody's program" in failed.value.detail
+    now = bench.versions()
+    assert {name: now[name] for name in NAMES[:-1]} == {name: f"{name} 1" for name in NAMES[:-1]}
