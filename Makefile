@@ -44,6 +44,10 @@ check: $(VENV)/.installed ## Lint, format, types and import contracts
 bench: $(VENV)/.installed ## Every benchmark in its short form, into benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
+.PHONY: hil
+hil: $(VENV)/.installed ## Replay the writes of an emulated device (needs QEMU, mmdebstrap; about a minute)
+	$(BIN)/python -m pytest hil_tests
+
 .PHONY: soak
 soak: $(VENV)/.installed ## Every test in its long form (hours)
 	FIELDFARE_SOAK=1 $(BIN)/python -m pytest tests \
