@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from hub.broker_plan import LOOPBACK, STREAMS, BrokerPlan, BrokerProblem, choose, find_candidates
+from sync.transport.notify import without_manager
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +180,7 @@ class EmbeddedBroker:
                     str(self.plan.program),
                     "-c",
                     str(config),
+                    env=without_manager(os.environ),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

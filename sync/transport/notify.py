@@ -23,6 +23,15 @@ def notify(state: str) -> None:
             return  # a service manager that does not listen is no reason to fail
 
 
+def without_manager(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a child that must not speak to the service manager for us.
+
+    nats-server 2.10 says `READY=1` of itself where it finds the address.
+    """
+    ours = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
+    return {name: value for name, value in environment.items() if name not in ours}
+
+
 def status(text: str) -> str:
     """Return the message that shows `text` beside the unit: one line, nothing else in it."""
     plain = "".join(each if each.isprintable() else " " for each in text)

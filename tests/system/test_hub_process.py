@@ -205,3 +205,24 @@ def test_to_a_program_it_says_in_fields_where_it_is(tmp_path: Path) -> None:
     assert hub.wait() == ExitCode.OK
     assert found["broker"]["port"] == ready["broker_port"]
     assert ready["state_dir"] == str(tmp_path / "hub")
+
+
+async def test_it_tells_the_service_manager_that_it_is_ready_goes_on_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+    monkeypatch.setenv("WATCHDOG_USEC", "4000000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(30)
+        async with running(tmp_path) as hub:
+            ready = (await asyncio.to_thread(manager.recv, 4096)).decode().split("\n")
+            assert ready[0] == "READY=1"
+            assert hub.url in ready[1]
+            for _ in range(2):
+                assert await asyncio.to_thread(manager.recv, 4096) == b"WATCHDOG=1"
+            assert await asyncio.to_thread(hub.end) == ExitCode.OK
+        heard = b""
+        while heard != b"STOPPING=1":
+            heard = manager.recv(4096)
