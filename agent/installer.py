@@ -218,8 +218,9 @@ class InstallEngine:
 
     @property
     def going_back(self) -> frozenset[str]:
-        """Components of which a release waits to be taken back."""
-        return self._way_back.components
+        """Components of which a release waits to be taken back, or with the switch in doubt."""
+        in_doubt = {each.component for each in self.unfinished() if each.at not in UNTOUCHED}
+        return self._way_back.components | in_doubt
 
     def journal(self, component: str) -> Journal | None:
         """Return the last install of a component."""

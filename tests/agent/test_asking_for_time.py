@@ -277,3 +277,27 @@ async def test_an_installer_that_ends_the_program_ends_no_agent(
         told = await device.ask(op="why")
         assert "lamp" in str(told)
     await asyncio.sleep(0)
+
+
+async def test_a_release_cut_off_in_its_trial_comes_to_its_end_before_a_later_one_begins(
+    device: Device, hub: SmallHub, blobs: Blobs, busy: Busy
+) -> None:
+    busy.is_busy = False
+    manifest, tree = lamp("1.0.0")
+    health = Health(command=("false",), deadline_s=3, pause_s=0.1)
+    manifest = manifest.model_copy(update={"health": health})
+    blobs.publish(manifest, tree)
+    async with device.up():
+        await hub.deployed("dgood", publish(blobs, "0.9.0"))
+        hub.deploy("dcut", manifest)
+        await hub.until(lambda: Stage.APPLIED in hub.stages("dcut"))
+    busy.is_busy = True
+    async with device.up():
+        hub.deploy("dlater", publish(blobs, "2.0.0"))
+        await deferred(hub, "dcut", "busy")
+        busy.is_busy = False
+        await over(hub, "dcut")
+        await over(hub, "dlater")
+    assert Stage.ROLLED_BACK in hub.stages("dcut")
+    assert Stage.ACKNOWLEDGED in hub.stages("dlater")
+    assert device.runs() == "2.0.0"
